@@ -1,0 +1,73 @@
+# Every recipe runs in the environment in .venv, or in the one that `just` was installed in.
+bin := if path_exists(".venv/bin/python") == "true" { ".venv/bin" } else { parent_directory(just_executable()) }
+
+# List the recipes.
+default:
+    @"{{just_executable()}}" --list --unsorted
+
+# Make .venv with everything that running, testing and developing need.
+setup:
+    python3 -m venv .venv
+    .venv/bin/pip install -q -e '.[dev]'
+
+# Run the database in one process; arguments are passed on: just serve -memory
+serve *arguments:
+    {{bin}}/deltadb serve {{arguments}}
+
+# Everything that CI checks.
+check: fmt-check lint types imports proto-check test
+
+# Format all sources.
+fmt:
+    {{bin}}/ruff format
+    {{bin}}/ruff check --fix
+
+# Check that all sources are formatted.
+fmt-check:
+    {{bin}}/ruff format --check
+
+# Check style.
+lint:
+    {{bin}}/ruff check
+
+# Check types.
+types:
+    {{bin}}/mypy
+    {{bin}}/pyright --pythonpath {{bin}}/python
+
+# Check the direction of imports.
+imports:
+    {{bin}}/lint-imports --no-logo
+
+# Generate the protobuf modules.
+proto:
+    {{bin}}/python proto/generate.py
+
+# Check that the generated protobuf modules fit the sources.
+proto-check:
+    {{bin}}/python proto/generate.py --check
+
+# Run all tests; arguments are passed on: just test tests/unit -k ring
+test *arguments:
+    {{bin}}/pytest {{arguments}}
+
+# Run the tests with real processes and a real S3 server.
+test-integration:
+    {{bin}}/pytest -m integration
+
+# Start a database in memory, make the calls of README.md's walk, stop it.
+demo:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    {{bin}}/deltadb serve -memory -log-level=warning &
+    server=$!
+    trap 'kill $server; wait $server' EXIT
+    until curl -sf -o /dev/null http://127.0.0.1:8080/readyz; do
+        kill -0 $server
+        sleep 0.2
+    done
+    sed -n '/<!-- walk -->/,/<!-- end of walk -->/{/^curl /p}' README.md | while read -r call; do
+        printf '\n$ %s\n' "$call"
+        bash -c "$call"
+    done
+    echo

@@ -1,0 +1,110 @@
+"""What the REST API says and accepts of keys and sessions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from deltadatabase.auth.policy import Permission
+from deltadatabase.errors import Invalid
+from deltadatabase.settings import parse_duration
+
+NAME_CHARACTERS_MAX: Final = 100
+SCHEMA_PATTERNS_MAX: Final = 100
+
+_SCHEMA_PATTERN: Final = re.compile(r"[A-Za-z0-9_.*-]{1,100}")
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a login. ``expires_at`` is RFC 3339 in UTC. The ``repr`` hides the token."""
+
+    token: str
+    client_id: str
+    expires_at: str
+    permissions: tuple[Permission, ...]
+
+    def __repr__(self) -> str:
+        return f"Session(client_id={self.client_id!r}, expires_at={self.expires_at})"
+
+
+class CreatedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A new API key; its secret is shown this once. The ``repr`` hides it.
+
+    ``schemas`` is there only for a key that is limited to schema ids.
+    """
+
+    id: str
+    name: str
+    secret: str
+    permissions: tuple[Permission, ...]
+    created_at: str
+    expires_at: str | None
+    schemas: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+
+    def __repr__(self) -> str:
+        return f"CreatedKey(id={self.id!r}, name={self.name!r})"
+
+
+class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An API key in the list.
+
+    ``key_hash`` is the hex SHA-256 of its secret; ``enabled`` is false once it has expired.
+    """
+
+    id: str
+    name: str
+    key_hash: str
+    permissions: tuple[Permission, ...]
+    created_at: str
+    expires_at: str | None
+    enabled: bool
+    schemas: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+
+
+def in_order(permissions: frozenset[Permission]) -> tuple[Permission, ...]:
+    """Permissions in the order in which they are shown."""
+    return tuple(permission for permission in Permission if permission in permissions)
+
+
+def checked_name(name: str, field: str) -> str:
+    """A name without white space around it. Raises Invalid, naming the field."""
+    name = name.strip()
+    if not name or len(name) > NAME_CHARACTERS_MAX or not name.isprintable():
+        raise Invalid(f"{field} must have 1 to {NAME_CHARACTERS_MAX} printable characters")
+    return name
+
+
+def checked_permissions(permissions: Sequence[str]) -> tuple[Permission, ...]:
+    """The permissions asked for, each once, in order. Raises Invalid."""
+    try:
+        granted = frozenset(Permission(permission) for permission in permissions)
+    except ValueError:
+        granted = frozenset()
+    if not granted:
+        raise Invalid("permissions must name at least one of read, write, admin, and nothing else")
+    return in_order(granted)
+
+
+def checked_schemas(schemas: Sequence[str], granted: Sequence[Permission]) -> tuple[str, ...]:
+    """Patterns that limit a key to schema ids. Raises Invalid, also where they limit an admin."""
+    if not 1 <= len(schemas) <= SCHEMA_PATTERNS_MAX or not all(map(_SCHEMA_PATTERN.fullmatch, schemas)):
+        raise Invalid(
+            f"schemas must list 1 to {SCHEMA_PATTERNS_MAX} schema ids, in which * stands for any characters"
+        )
+    if Permission.ADMIN in granted:
+        raise Invalid("a key with the permission admin cannot be limited to schemas")
+    return tuple(schemas)
+
+
+def lifetime_ms(expires_in: str) -> int:
+    """A key's life in milliseconds from a duration such as ``24h``. Raises Invalid."""
+    try:
+        lifetime_s = parse_duration(expires_in)
+    except ValueError:
+        lifetime_s = 0.0
+    if lifetime_s < 0.001:
+        raise Invalid("expires_in must be a positive duration such as 24h or 7d")
+    return round(lifetime_s * 1000)

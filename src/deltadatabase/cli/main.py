@@ -1,0 +1,233 @@
+"""The three programs: read the arguments, set logging up, run, and turn the end into an exit code."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+from deltadatabase import __version__
+from deltadatabase.cli import keyfiles
+from deltadatabase.cli.flags import help_text
+from deltadatabase.errors import StartupError
+from deltadatabase.settings import (
+    AdminKeySettings,
+    Asked,
+    MainSettings,
+    ProcessFlags,
+    ServeSettings,
+    WorkerSettings,
+    describe,
+    load_admin_key,
+    load_main,
+    load_serve,
+    load_worker,
+)
+from deltadatabase.telemetry.logging import configure, get_logger
+
+EXIT_OK: Final = 0
+EXIT_REFUSED: Final = 2
+EXIT_INTERNAL: Final = 70
+
+_Server = TypeVar("_Server", bound=ProcessFlags)
+
+_log = get_logger(__name__)
+
+_OVERVIEW: Final = """\
+    deltadb: a JSON document database, encrypted at rest, on a directory or an object store
+
+    start one, open to programs of this machine only:
+      deltadb serve
+    talk to it:
+      curl -X PUT http://127.0.0.1:8080/entity/notes -d '{"first": {"text": "hello"}}'
+      curl 'http://127.0.0.1:8080/entity/notes?key=first'
+    let others in; they need the key that the second line prints:
+      deltadb serve -rest-addr :8080
+      deltadb admin-key
+
+    commands (each explains itself with -h):
+      serve       REST API and worker in one process
+      admin-key   print the admin key that was made at the first start
+
+    beside it:
+      main-worker, proc-worker   the same as separate processes, for many workers and S3
+    """
+
+_HELP: Final = {
+    "deltadb serve": (
+        (
+            "Run the database in one process: REST API on -rest-addr, entities in -data. On a loopback "
+            "address without an admin key it is in dev mode: every program of this machine has full rights."
+        ),
+        ServeSettings,
+        (
+            "deltadb serve",
+            "deltadb serve -rest-addr :8080 -data /var/lib/deltadb",
+            "deltadb serve -workers 2",
+            "deltadb serve -memory",
+        ),
+    ),
+    "deltadb admin-key": (
+        "Print the admin key that was made at the first start and is kept in the state directory.",
+        AdminKeySettings,
+        ("deltadb admin-key", 'curl -H "Authorization: Bearer $(deltadb admin-key)" …'),
+    ),
+    "main-worker": (
+        "Take REST requests and route each entity to the proc worker that owns it.",
+        MainSettings,
+        (
+            "main-worker -rest-addr=:8080 -grpc-addr=:50051 -shared-fs=/shared/db",
+            "MASTER_KEY=$(openssl rand -hex 32) ADMIN_KEY=… main-worker -rest-addr=:8080",
+        ),
+    ),
+    "proc-worker": (
+        "Validate, encrypt and store the entities that the main worker routes here.",
+        WorkerSettings,
+        (
+            "proc-worker -main-addr=main-worker:50051 -shared-fs=/shared/db",
+            "proc-worker -main-addr=main-worker:50051 -grpc-addr=0.0.0.0:50052 \\",
+            "    -s3-endpoint=http://rustfs:9000 -s3-bucket=delta-db",
+        ),
+    ),
+}
+
+
+def deltadb() -> int:
+    """Run ``deltadb``."""
+    return run_deltadb(sys.argv[1:], _environment())
+
+
+def main_worker() -> int:
+    """Run ``main-worker``."""
+    return run_main_worker(sys.argv[1:], _environment())
+
+
+def proc_worker() -> int:
+    """Run ``proc-worker``."""
+    return run_proc_worker(sys.argv[1:], _environment())
+
+
+def run_deltadb(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run ``deltadb`` with these arguments; return its exit code."""
+    command, *rest = [*filter(None, arguments)] or ["help"]
+    if command in {"help", "-h", "-help", "--help"}:
+        print(textwrap.dedent(_OVERVIEW), end="")
+        return EXIT_OK
+    if command in {"-version", "--version"}:
+        print(f"deltadb {__version__}")
+        return EXIT_OK
+    if command == "serve":
+        return _serve("deltadb serve", load_serve, rest, environ, _run_serve)
+    if command == "admin-key":
+        return _guarded("deltadb admin-key", lambda: _print_admin_key(load_admin_key(rest, environ)))
+    print("deltadb: unknown command (commands: serve, admin-key; deltadb -h explains)", file=sys.stderr)
+    return EXIT_REFUSED
+
+
+def run_main_worker(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run ``main-worker`` with these arguments; return its exit code."""
+    return _serve("main-worker", load_main, arguments, environ, _run_main)
+
+
+def run_proc_worker(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run ``proc-worker`` with these arguments; return its exit code."""
+    return _serve("proc-worker", load_worker, arguments, environ, _run_worker)
+
+
+# The servers are imported only when they run: it takes half a second, which -h and admin-key
+# need not wait for, and grpc reads its environment on import.
+
+
+def _run_serve(settings: ServeSettings) -> int:
+    from deltadatabase.cli import wiring
+
+    return wiring.run_serve(settings)
+
+
+def _run_main(settings: MainSettings) -> int:
+    from deltadatabase.cli import wiring
+
+    return wiring.run_main(settings)
+
+
+def _run_worker(settings: WorkerSettings) -> int:
+    from deltadatabase.cli import wiring
+
+    return wiring.run_worker(settings)
+
+
+def _serve(
+    program: str,
+    load: Callable[[Sequence[str], Mapping[str, str]], _Server],
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    run: Callable[[_Server], int],
+) -> int:
+    def body() -> int:
+        settings = load(arguments, environ)
+        configure(settings.log_level, settings.log_format, colour="NO_COLOR" not in environ)
+        changed = describe(settings, changed_only=True)
+        _log.info("starting", program=program, version=__version__, settings=changed)
+        _log.debug("settings in force", settings=describe(settings))
+        for note in settings.notes:
+            _log.warning(note)
+        return run(settings)
+
+    _forbid_core_dumps()
+    return _guarded(program, body)
+
+
+def _guarded(program: str, body: Callable[[], int]) -> int:
+    """Run it; whatever ends it becomes one line and an exit code."""
+    try:
+        return body()
+    except Asked as asked:
+        purpose, settings, examples = _HELP[program]
+        version = f"{program.split()[0]} {__version__}\n"
+        print(
+            version if asked.topic == "version" else help_text(program, purpose, settings, examples), end=""
+        )
+        return EXIT_OK
+    except StartupError as exc:
+        print(f"{program}: {_one_line(exc.detail)}", file=sys.stderr)
+        return EXIT_REFUSED
+    except KeyboardInterrupt:
+        # Ctrl-C is how people end a server; servers handle it themselves once they run.
+        return EXIT_OK
+    except Exception as exc:  # noqa: BLE001 - the last place: nobody above could name it better
+        print(
+            f"{program}: internal error ({type(exc).__name__}): please report it, with the output of "
+            "-log-level=debug",
+            file=sys.stderr,
+        )
+        _log.debug("internal error", exc_info=exc)
+        return EXIT_INTERNAL
+
+
+def _print_admin_key(settings: AdminKeySettings) -> int:
+    secret = keyfiles.load(settings.state_path / keyfiles.ADMIN_KEY)
+    if secret is None:
+        raise StartupError(
+            "no admin key is kept there: start the server once outside dev mode to have one made, or name "
+            "its directory with -state-dir or -data; a key given by -admin-key or ADMIN_KEY is not kept",
+            code="no_admin_key",
+        )
+    print(secret)
+    return EXIT_OK
+
+
+def _forbid_core_dumps() -> None:
+    """A core file would hold master key and documents in the clear."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _environment() -> Mapping[str, str]:
+    return os.environ  # noqa: TID251 - the one read; everything below takes it as an argument

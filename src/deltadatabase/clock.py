@@ -1,0 +1,49 @@
+"""The only place that reads a clock or draws randomness; both arrive elsewhere as arguments."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Clock(Protocol):
+    """Time, as the system sees it."""
+
+    def wall_ms(self) -> int:
+        """Milliseconds since the Unix epoch; may jump."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Seconds from an arbitrary start; never goes back."""
+        ...
+
+
+class Random(Protocol):
+    """Source of unpredictable bytes."""
+
+    def __call__(self, size: int, /) -> bytes:
+        """Return ``size`` bytes."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def wall_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+
+system_random: Random = os.urandom
+
+
+def rfc3339(wall_ms: int) -> str:
+    """A wall-clock time as RFC 3339 text in UTC, with milliseconds."""
+    moment = _EPOCH + timedelta(milliseconds=wall_ms)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,1 @@
+"""Keys and sealed entities: byte layout, sealing and opening, keyring, key transport."""

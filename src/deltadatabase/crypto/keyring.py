@@ -1,0 +1,174 @@
+"""Master keys: their ids, their check values, and which of them a database knows.
+
+Each use of a master key has a key of its own, derived with HKDF-SHA256 (RFC 5869) under a
+label of its own; the derivation for entities is in ``envelope.py``.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterable
+from typing import Final, final
+
+import msgspec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from deltadatabase.clock import Random
+from deltadatabase.errors import Invalid, StartupError, Unavailable
+from deltadatabase.model import DatabaseInfo, KeyId
+
+MASTER_KEY_BYTES: Final = 32
+
+_KEY_ID_LABEL: Final = b"deltadatabase/v1/key-id"
+_CHECK_VALUE_LABEL: Final = b"deltadatabase/v1/check-value"
+_PAYLOAD_FORMAT: Final = b"\x01"
+_HEX_KEY: Final = re.compile(r"[0-9A-Fa-f]{64}")
+
+
+@final
+class MasterKey:
+    """A 256-bit key from which the keys of single entities are derived.
+
+    Its text forms never show it; ``reveal`` does.
+
+    Attributes:
+        key_id: names the key without revealing it; stored with everything that it seals.
+    """
+
+    __slots__ = ("_secret", "key_id")
+
+    def __init__(self, secret: bytes) -> None:
+        """Take the key's 32 bytes. Raises Invalid for another length."""
+        if len(secret) != MASTER_KEY_BYTES:
+            raise Invalid(f"a master key has {MASTER_KEY_BYTES} bytes, bytes={len(secret)}")
+        self._secret = bytes(secret)
+        self.key_id = KeyId(_derive(self._secret, _KEY_ID_LABEL)[:8])
+
+    @classmethod
+    def from_hex(cls, text: str) -> MasterKey:
+        """Read 64 hex digits; white space around them is ignored.
+
+        Raises:
+            StartupError: ``bad_flag``; says what is wrong without repeating the value.
+        """
+        digits = text.strip()
+        if not _HEX_KEY.fullmatch(digits):
+            wrong = "other characters" if len(digits) == 2 * MASTER_KEY_BYTES else f"{len(digits)} characters"
+            raise StartupError(f"the master key must be 64 hex digits, it has {wrong}", code="bad_flag")
+        return cls(bytes.fromhex(digits))
+
+    @classmethod
+    def generate(cls, random: Random) -> MasterKey:
+        """Make a new key."""
+        return cls(random(MASTER_KEY_BYTES))
+
+    def reveal(self) -> bytes:
+        """The key itself, for deriving from it and for storing it."""
+        return self._secret
+
+    def check_value(self, database_id: str) -> str:
+        """Hex digest by which a database recognises this key, different in each database."""
+        return hmac.digest(_derive(self._secret, _CHECK_VALUE_LABEL), database_id.encode(), "sha256").hex()
+
+    def __repr__(self) -> str:
+        return f"MasterKey(key_id={self.key_id.hex()})"
+
+
+@final
+class Keyring:
+    """The master key that seals, and earlier ones that only open.
+
+    Attributes:
+        primary: seals every new write.
+    """
+
+    __slots__ = ("_by_id", "primary")
+
+    def __init__(self, primary: MasterKey, previous: Iterable[MasterKey] = ()) -> None:
+        self.primary = primary
+        self._by_id = {primary.key_id: primary}
+        for key in previous:
+            self._by_id.setdefault(key.key_id, key)
+
+    @property
+    def ids(self) -> tuple[KeyId, ...]:
+        """Ids of all keys, the primary's first."""
+        return tuple(self._by_id)
+
+    def get(self, key_id: bytes) -> MasterKey:
+        """The key with this id.
+
+        Raises:
+            Unavailable: ``key_unavailable``; a refreshed keyring may have it.
+        """
+        key = self._by_id.get(KeyId(key_id))
+        if key is None:
+            raise Unavailable(
+                f"no master key here opens this entity, key_id={key_id.hex()}", code="key_unavailable"
+            )
+        return key
+
+    def to_payload(self) -> bytes:
+        """All keys as bytes, to be wrapped for a worker: format 1, then each key, the primary first."""
+        return _PAYLOAD_FORMAT + b"".join(key.reveal() for key in self._by_id.values())
+
+    @classmethod
+    def from_payload(cls, payload: bytes) -> Keyring:
+        """Inverse of ``to_payload``. Raises Invalid."""
+        keys = payload[1:]
+        if payload[:1] != _PAYLOAD_FORMAT or not keys or len(keys) % MASTER_KEY_BYTES:
+            raise Invalid("the keyring received is malformed")
+        primary, *previous = (
+            MasterKey(keys[start : start + MASTER_KEY_BYTES])
+            for start in range(0, len(keys), MASTER_KEY_BYTES)
+        )
+        return cls(primary, previous)
+
+    def __repr__(self) -> str:
+        return f"Keyring(ids={[key_id.hex() for key_id in self._by_id]})"
+
+
+def check_database(keyring: Keyring, info: DatabaseInfo) -> DatabaseInfo | None:
+    """Decide whether the keyring fits an existing database.
+
+    A database that knows no key at all fits none: whoever creates one records its primary key.
+
+    Returns:
+        The database with the primary key added, to be stored before anything is sealed with
+        it; None when it is there already.
+
+    Raises:
+        StartupError: ``wrong_master_key``: the database knows none of the keys, or knows one
+            of their ids with another check value. Nothing may be written.
+    """
+    known = False
+    for key_id in keyring.ids:
+        recorded = info.keys.get(key_id.hex())
+        if recorded is None:
+            continue
+        if not hmac.compare_digest(
+            recorded.encode(), keyring.get(key_id).check_value(info.database_id).encode()
+        ):
+            raise StartupError(
+                f"the master key does not fit its check value in the database, key_id={key_id.hex()}",
+                code="wrong_master_key",
+            )
+        known = True
+    if not known:
+        others = ", ".join(sorted(info.keys)) or "none"
+        raise StartupError(
+            "the master key is not the one that this database was sealed with: "
+            f"key_id={keyring.primary.key_id.hex()}, the database knows {others}",
+            code="wrong_master_key",
+        )
+    primary = keyring.primary
+    if primary.key_id.hex() in info.keys:
+        return None
+    keys = {**info.keys, primary.key_id.hex(): primary.check_value(info.database_id)}
+    return msgspec.structs.replace(info, keys=keys)
+
+
+def _derive(secret: bytes, label: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=label).derive(secret)

@@ -1,0 +1,215 @@
+"""Frozen values that every part of the system shares. No behaviour, no I/O."""
+
+from __future__ import annotations
+
+import enum
+from typing import NewType
+
+import msgspec
+
+Epoch = NewType("Epoch", int)
+"""Counter of membership changes; never goes back."""
+Term = NewType("Term", int)
+"""The epoch at which a shard's present owner got it."""
+ShardIndex = NewType("ShardIndex", int)
+KeyId = NewType("KeyId", bytes)
+"""First 8 bytes of a digest of a master key: names it without revealing it."""
+WriteId = NewType("WriteId", bytes)
+"""16 random bytes that name one write for ever."""
+InstanceId = NewType("InstanceId", str)
+"""Random hex name of one run of a worker process."""
+
+
+class Op(enum.IntEnum):
+    """What a command asks of a worker. The numbers are those of the protobuf enum."""
+
+    GET = 1
+    PUT = 2
+    DELETE = 3
+    RESOLVE = 4
+    """Find out, in a fresh store read, whether the write with this id was applied."""
+    VALIDATE = 5
+    """Check one document against its schema; nothing is stored."""
+    SCHEMA_GET = 10
+    SCHEMA_PUT = 11
+    SCHEMA_DELETE = 12
+    SCHEMA_LIST = 13
+    NAMESPACES = 14
+    """List every schema id that holds an entity or a template."""
+    RESERVE_EPOCHS = 20
+    """Raise the highest epoch in ``cluster/database.json`` to ``number``."""
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One request from the router to a worker.
+
+    Attributes:
+        op: what to do.
+        schema_id, key: the entity, or the schema alone.
+        shard, term: placement as the router sees it; -1 and 0 for commands without an entity.
+        write_id: 16 bytes naming the write (PUT, DELETE, RESOLVE).
+        document: the JSON text of the document or schema, byte for byte.
+        if_match: ETags one of which must be current (``*``: any existing entity); None: no condition.
+        if_none_match: ETags none of which may be current (``*``: no entity); None: no condition.
+        revision: the router's revision of the schema; a worker behind it fetches first.
+        schema_hash: pins a PUT to the schema version that VALIDATE reported; "" otherwise.
+        validated: the document passed VALIDATE under ``schema_hash`` already.
+        number: argument of RESERVE_EPOCHS.
+        timeout_ms: time left for the answer.
+        request_id: for logs.
+    """
+
+    op: Op
+    schema_id: str = ""
+    key: str = ""
+    shard: int = -1
+    term: int = 0
+    write_id: bytes = b""
+    document: bytes = b""
+    if_match: tuple[str, ...] | None = None
+    if_none_match: tuple[str, ...] | None = None
+    revision: int = 0
+    schema_hash: str = ""
+    validated: bool = False
+    number: int = 0
+    timeout_ms: int = 10_000
+    request_id: str = ""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A worker's answer to a command; failures are raised as ``DeltaError``.
+
+    Attributes:
+        version: entity version, 0 when there is none.
+        etag: strong ETag of the entity with its quotes, "" when there is none.
+        updated_ms: commit time, milliseconds since the Unix epoch.
+        document: the document (GET) or schema (SCHEMA_GET), byte for byte.
+        created: a PUT made an entity that was absent.
+        not_modified: a GET's ``if_none_match`` named the current ETag; ``document`` is empty.
+        found: a RESOLVE found the write, or a DELETE found an entity.
+        schema_hash: version of the schema in force: hex digest of its bytes, "" without one.
+        names: schema ids (SCHEMA_LIST, NAMESPACES), in order of the stored names.
+        number: answer of RESERVE_EPOCHS: the highest epoch stored before the call.
+        queue_us, validate_us, seal_us, store_us: where the worker's time went, microseconds.
+    """
+
+    version: int = 0
+    etag: str = ""
+    updated_ms: int = 0
+    document: bytes = b""
+    created: bool = False
+    not_modified: bool = False
+    found: bool = False
+    schema_hash: str = ""
+    names: tuple[str, ...] = ()
+    number: int = 0
+    queue_us: int = 0
+    validate_us: int = 0
+    seal_us: int = 0
+    store_us: int = 0
+
+
+class RecentWrite(msgspec.Struct, frozen=True, gc=False):
+    """A write that an entity's stored header still remembers."""
+
+    version: int
+    write_id: bytes
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a sealed entity says of itself, once its header MAC was checked.
+
+    Attributes:
+        schema_id, key: the entity's name.
+        version: counts its successful writes from 1, tombstones among them.
+        term: the term under which this version was written.
+        updated_ms: commit time, milliseconds since the Unix epoch.
+        write_id: the write that made this version.
+        recent: earlier writes, newest first, at most ``limits.RECENT_WRITES_MAX``.
+        tombstone: the entity is deleted; there is no document.
+        key_id: master key that sealed it (8 bytes; b"" on a header that is not sealed yet).
+    """
+
+    schema_id: str
+    key: str
+    version: int
+    term: int
+    updated_ms: int
+    write_id: bytes
+    recent: tuple[RecentWrite, ...] = ()
+    tombstone: bool = False
+    key_id: bytes = b""
+
+
+class DatabaseInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Contents of ``cluster/database.json``.
+
+    Attributes:
+        database_id: random hex name given at creation.
+        format: version of the object layout.
+        shards: fixed number of shards.
+        highest_epoch: no epoch above it was ever used.
+        keys: key id in hex to the check value (hex) of that master key.
+    """
+
+    database_id: str
+    format: int
+    shards: int
+    highest_epoch: int
+    keys: dict[str, str]
+
+
+class ProbeCheck(msgspec.Struct, frozen=True):
+    """One thing that the start-up probe tried on the store."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class StoreReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the start-up probe found.
+
+    Attributes:
+        backend: ``s3``, ``directory`` or ``memory``.
+        checks: each check of the probe, in order.
+        database: the database found or made there.
+        templates: number of schema templates present at start.
+    """
+
+    backend: str
+    checks: tuple[ProbeCheck, ...]
+    database: DatabaseInfo
+    templates: int = 0
+
+
+class MemberState(enum.StrEnum):
+    """A member's state as ``GET /admin/workers`` shows it."""
+
+    AVAILABLE = "Available"
+    DRAINING = "Draining"
+    UNREACHABLE = "Unreachable"
+
+
+class MemberInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A proc worker as the main worker sees it.
+
+    ``last_seen_ms`` is wall-clock milliseconds; ``address`` is the worker's data address,
+    empty for the embedded one.
+    """
+
+    worker_id: str
+    instance_id: str
+    state: MemberState
+    key_id: str
+    last_seen_ms: int
+    address: str
+
+
+class ReadinessCheck(msgspec.Struct, frozen=True):
+    """One line of ``/readyz``. ``code`` is stable: ``ok`` or the reason of the failure."""
+
+    name: str
+    passed: bool
+    code: str
+    detail: str

@@ -1,0 +1,1 @@
+"""Who owns what: pure decisions about shards, members, epochs and terms."""

@@ -1,0 +1,201 @@
+"""Settings from arguments and environment: read, completed, checked against each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+from deltadatabase import limits
+from deltadatabase.errors import StartupError
+from deltadatabase.settings.flags import Given
+from deltadatabase.settings.programs import (
+    AdminKeySettings,
+    MainSettings,
+    ProcessFlags,
+    RouterFlags,
+    S3Flags,
+    ServeSettings,
+    WorkerSettings,
+    with_notes,
+)
+from deltadatabase.settings.values import Secret, format_size, parse_address
+
+_Process = TypeVar("_Process", bound=ProcessFlags)
+
+_MASTER_KEY: Final = re.compile(r"[0-9A-Fa-f]{64}")
+_BEARER: Final = re.compile(r"[\x21-\x7e]{1,512}")
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_WORKER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}")
+
+
+def load_main(arguments: Sequence[str], environ: Mapping[str, str]) -> MainSettings:
+    """Read the settings of ``main-worker``.
+
+    Args:
+        arguments: the command line without the program's name.
+        environ: the environment; the command line outranks it.
+
+    Raises:
+        StartupError: ``bad_flag``, one line for the user.
+        Asked: the arguments ask for the help text or the version.
+    """
+    settings, _ = Given(MainSettings, arguments, environ).build(MainSettings)
+    settings = dataclasses.replace(settings, notes=with_notes(settings))
+    check_main(settings)
+    return settings
+
+
+def load_serve(arguments: Sequence[str], environ: Mapping[str, str]) -> ServeSettings:
+    """Read the settings of ``deltadb serve``; see ``load_main``."""
+    settings, given = Given(ServeSettings, arguments, environ).build(ServeSettings)
+    settings = _with_s3(dataclasses.replace(settings, notes=with_notes(settings)))
+    if "dev" not in given:
+        open_to_all = settings.rest_addr.is_loopback and settings.admin_key is None
+        settings = dataclasses.replace(settings, dev=open_to_all)
+    check_serve(settings)
+    return settings
+
+
+def load_worker(
+    arguments: Sequence[str], environ: Mapping[str, str], *, host_name: str | None = None
+) -> WorkerSettings:
+    """Read the settings of ``proc-worker``; see ``load_main``. ``host_name`` stands in for the host's."""
+    settings, _ = Given(WorkerSettings, arguments, environ).build(WorkerSettings)
+    settings = _with_s3(settings)
+    if not settings.worker_id:
+        settings = dataclasses.replace(settings, worker_id=host_name or socket.gethostname())
+    check_worker(settings)
+    return settings
+
+
+def load_admin_key(arguments: Sequence[str], environ: Mapping[str, str]) -> AdminKeySettings:
+    """Read the settings of ``deltadb admin-key``; see ``load_main``."""
+    return Given(AdminKeySettings, arguments, environ).build(AdminKeySettings)[0]
+
+
+def check_main(settings: MainSettings) -> None:
+    """Check settings against each other. Raises StartupError ``bad_flag``."""
+    _check_router(settings)
+
+
+def check_serve(settings: ServeSettings) -> None:
+    """Check settings against each other. Raises StartupError ``bad_flag``."""
+    _check_router(settings)
+    if settings.memory and settings.workers:
+        raise _bad("-memory works in one process: it cannot be combined with -workers")
+    if settings.memory and settings.s3.enabled:
+        raise _bad("-memory and -s3-bucket are both given: choose one")
+    if settings.memory and not (settings.dev or settings.admin_key or settings.state_dir):
+        raise _bad("-memory outside dev mode needs -admin-key, or -state-dir to keep one in")
+    if settings.grpc_addr is not None and not settings.workers:
+        raise _bad("-grpc-addr needs -workers: without them all work is done in this process")
+
+
+def check_worker(settings: WorkerSettings) -> None:
+    """Check settings against each other. Raises StartupError ``bad_flag``."""
+    _check_process(settings)
+    if not _WORKER_ID.fullmatch(settings.worker_id):
+        raise _bad("-worker-id: letters, digits, dots, dashes and underscores only, at most 253")
+    if settings.main_addr.port == 0:
+        raise _bad("-main-addr: the port is missing")
+    if settings.advertise_addr is not None and settings.advertise_addr.port == 0:
+        raise _bad("-advertise-addr: the port is missing")
+
+
+def _check_process(settings: ProcessFlags) -> None:
+    if (settings.tls.cert is None) != (settings.tls.key is None):
+        raise _bad("-tls-cert and -tls-key belong together: one is missing")
+    if settings.join_token is not None and not _BEARER.fullmatch(settings.join_token.reveal()):
+        raise _bad("-join-token: printable ASCII characters without spaces only, at most 512")
+    if (settings.s3.access_key is None) != (settings.s3.secret_key is None) and settings.s3.enabled:
+        raise _bad("-s3-access-key and -s3-secret-key belong together: one is missing")
+
+
+def _check_router(settings: RouterFlags) -> None:
+    _check_process(settings)
+    for name, key in (
+        ("master-key", settings.master_key),
+        ("master-key-previous", settings.master_key_previous),
+    ):
+        if key is not None and not _MASTER_KEY.fullmatch(key.reveal()):
+            raise _bad(f"-{name}: must be 64 hex digits, as printed by: openssl rand -hex 32")
+    if settings.master_key_previous is not None and settings.master_key is None:
+        raise _bad("-master-key-previous needs -master-key: the key that replaces it")
+    if _same_key(settings.master_key, settings.master_key_previous):
+        raise _bad("-master-key and -master-key-previous are the same key")
+    if settings.admin_key is not None and not _BEARER.fullmatch(settings.admin_key.reveal()):
+        raise _bad("-admin-key: printable ASCII characters without spaces only, at most 512")
+    if settings.dev and not settings.rest_addr.is_loopback:
+        raise _bad("-dev switches authentication off: it needs a loopback -rest-addr such as 127.0.0.1:8080")
+    if settings.dev and settings.admin_key is not None:
+        raise _bad("-dev and -admin-key contradict each other: leave one out")
+    largest = settings.grpc_max_recv_msg_size - limits.STREAM_BATCH_BYTES_MAX
+    if settings.rest_max_body_size > largest:
+        needed = format_size(settings.rest_max_body_size + limits.STREAM_BATCH_BYTES_MAX)
+        raise _bad(
+            f"-rest-max-body-size: documents of this size need -grpc-max-recv-msg-size {needed} or more, "
+            "here and at each proc worker"
+        )
+
+
+def _same_key(one: Secret | None, other: Secret | None) -> bool:
+    return one is not None and other is not None and one.reveal().lower() == other.reveal().lower()
+
+
+def _with_s3(settings: _Process) -> _Process:
+    return dataclasses.replace(settings, s3=resolve_s3(settings.s3))
+
+
+def resolve_s3(flags: S3Flags) -> S3Flags:
+    """Return the flags with a complete endpoint URL and a plain bucket name, or both empty.
+
+    Raises:
+        StartupError: ``bad_flag``: they contradict each other or name no store.
+    """
+    bucket = flags.bucket.removeprefix("s3://").rstrip("/")
+    if not flags.endpoint:
+        if flags.bucket and not flags.bucket.startswith("s3://"):
+            raise _bad(
+                "-s3-bucket without -s3-endpoint: write s3://NAME for AWS itself, or give the endpoint"
+            )
+    elif not bucket:
+        raise _bad("-s3-endpoint needs -s3-bucket")
+    if flags.bucket and not _BUCKET.fullmatch(bucket):
+        raise _bad("-s3-bucket: not a bucket name")
+    if bucket and not flags.region:
+        raise _bad("-s3-region: must not be empty")
+    return dataclasses.replace(flags, endpoint=_endpoint_url(flags), bucket=bucket)
+
+
+def _endpoint_url(flags: S3Flags) -> str:
+    """Complete the endpoint. Its text is never repeated: a URL may hold credentials."""
+    if not flags.endpoint:
+        return ""
+    endpoint = flags.endpoint.rstrip("/")
+    if "://" not in endpoint:
+        endpoint = f"{'https' if flags.use_ssl else 'http'}://{endpoint}"
+    elif flags.use_ssl and endpoint.startswith("http://"):
+        raise _bad("-s3-use-ssl contradicts the http:// of -s3-endpoint")
+    if not _is_plain_url(endpoint):
+        raise _bad("-s3-endpoint: not a URL such as http://rustfs:9000, or host:port")
+    return endpoint
+
+
+def _is_plain_url(text: str) -> bool:
+    """Whether it is scheme, host and perhaps a port, and nothing else."""
+    try:
+        parts = urlsplit(text)
+        address = parts.netloc if parts.port else f"{parts.netloc}:443"
+        parse_address(address)
+    except ValueError:
+        return False
+    rest = (parts.path, parts.query, parts.fragment)
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and not any(rest)
+
+
+def _bad(detail: str) -> StartupError:
+    return StartupError(detail, code="bad_flag")

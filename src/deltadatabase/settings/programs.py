@@ -1,0 +1,282 @@
+"""The settings of each program: every flag, its environment variable, default and meaning.
+
+A field is declared once; parsing, the help text, the start-up log line and the tables of
+the documentation come from it. Durations are seconds, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from deltadatabase import limits
+from deltadatabase.settings.flags import (
+    ADDRESS,
+    BOOL,
+    DURATION,
+    INT,
+    PATH,
+    SECRET,
+    SIZE,
+    TEXT,
+    choice,
+    flag,
+)
+from deltadatabase.settings.values import Address, Secret, format_duration, format_size
+
+STATE_FOLDER = "_state"
+SHARED_FS = "./shared/db"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogFlags:
+    """How a program logs."""
+
+    log_level: str = flag(
+        "log-level", choice("debug", "info", "warning", "error"), "info", "least grave messages to log"
+    )
+    log_format: str = flag("log-format", choice("text", "json"), "text", "form of the log lines on stderr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Flags:
+    """The S3-compatible store; without an endpoint and a bucket it is not used.
+
+    After loading, ``endpoint`` is a URL or "" (AWS itself), and ``bucket`` a plain name or "".
+    """
+
+    endpoint: str = flag(
+        "s3-endpoint", TEXT, "", "URL of the S3 server; empty = directory backend", env="S3_ENDPOINT"
+    )
+    bucket: str = flag(
+        "s3-bucket",
+        TEXT,
+        "",
+        "bucket name, required with an endpoint; s3://NAME without one is AWS itself",
+        env="S3_BUCKET",
+    )
+    region: str = flag("s3-region", TEXT, "us-east-1", "region; self-hosted stores take any")
+    access_key: Secret | None = flag(
+        "s3-access-key", SECRET, "", "access key; empty = AWS credential chain", env="S3_ACCESS_KEY"
+    )
+    secret_key: Secret | None = flag(
+        "s3-secret-key", SECRET, "", "secret access key; empty = AWS credential chain", env="S3_SECRET_KEY"
+    )
+    path_style: bool = flag("s3-path-style", BOOL, "true", "bucket in the path; self-hosted stores need it")
+    use_ssl: bool = flag("s3-use-ssl", BOOL, "false", "TLS for an endpoint given as bare host:port")
+
+    @property
+    def enabled(self) -> bool:
+        """Whether entities are kept in S3."""
+        return bool(self.bucket)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsFlags:
+    """Certificates of the program's listeners, and the authority that its peers are checked with."""
+
+    cert: Path | None = flag("tls-cert", PATH, "", "certificate chain of the listeners, PEM; empty = no TLS")
+    key: Path | None = flag("tls-key", PATH, "", "private key of -tls-cert, PEM")
+    ca: Path | None = flag("tls-ca", PATH, "", "authorities that peers' certificates are checked with, PEM")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessFlags(LogFlags):
+    """What every server process has."""
+
+    shared_fs: Path = flag("shared-fs", PATH, SHARED_FS, "directory of the database", aliases=("data",))
+    join_token: Secret | None = flag(
+        "join-token", SECRET, "", "shared secret that admits proc workers", env="JOIN_TOKEN"
+    )
+    grpc_max_recv_msg_size: int = flag(
+        "grpc-max-recv-msg-size",
+        SIZE,
+        format_size(limits.GRPC_MESSAGE_BYTES_MAX_DEFAULT),
+        "largest gRPC message accepted",
+        at_least=limits.KIB,
+        at_most=limits.GRPC_MESSAGE_BYTES_MAX,
+    )
+    metrics_addr: Address | None = flag(
+        "metrics-addr", ADDRESS, "", "listener of GET /metrics (Prometheus); empty = none"
+    )
+    drain_timeout: float = flag(
+        "drain-timeout",
+        DURATION,
+        format_duration(limits.DRAIN_TIMEOUT_S),
+        "longest time from SIGTERM to the end",
+        at_least=0.1,
+    )
+    tls: TlsFlags = TlsFlags()
+    s3: S3Flags = S3Flags()
+    #: Remarks on the given flags, to be logged as warnings.
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreFlags:
+    """What a process with a worker engine in it has."""
+
+    cache_bytes: int = flag(
+        "cache-bytes", SIZE, format_size(limits.CACHE_BYTES_DEFAULT), "memory for cached entities"
+    )
+    cache_size: int = flag("cache-size", INT, "0", "most entities in the cache; 0 = by bytes only")
+    cache_ttl: float = flag("cache-ttl", DURATION, "0", "longest stay in the cache; 0 = no limit")
+    meta_sidecar: bool = flag(
+        "meta-sidecar", BOOL, "true", "write the readable .meta.json file beside each entity"
+    )
+    store_wait: float = flag(
+        "store-wait",
+        DURATION,
+        format_duration(limits.STORE_WAIT_S),
+        "how long an unreachable store is retried at start",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterFlags(ProcessFlags):
+    """What a process with the REST server and the router in it has."""
+
+    rest_addr: Address = flag("rest-addr", ADDRESS, "127.0.0.1:8080", "listener of the REST API")
+    state_dir: Path | None = flag(
+        "state-dir",
+        PATH,
+        "",
+        "directory of keys, sessions and epochs",
+        default_note=f"{STATE_FOLDER} below the database's directory",
+    )
+    master_key: Secret | None = flag(
+        "master-key",
+        SECRET,
+        "",
+        "64 hex digits that entities are encrypted with",
+        env="MASTER_KEY",
+        default_note="made once and kept in the state directory",
+    )
+    master_key_previous: Secret | None = flag(
+        "master-key-previous",
+        SECRET,
+        "",
+        "the master key before it, during a rotation",
+        env="MASTER_KEY_PREVIOUS",
+    )
+    key_id: str = flag("key-id", TEXT, "", "label of the master key in logs")
+    admin_key: Secret | None = flag(
+        "admin-key",
+        SECRET,
+        "",
+        "bearer token with every right",
+        env="ADMIN_KEY",
+        default_note="made once and kept in the state directory",
+    )
+    client_ttl: float = flag(
+        "client-ttl", DURATION, "24h", "life of a session token from POST /api/login", at_least=1
+    )
+    worker_ttl: float = flag("worker-ttl", DURATION, "1h", "life of a proc worker's token", at_least=1)
+    rest_max_body_size: int = flag(
+        "rest-max-body-size",
+        SIZE,
+        format_size(limits.DOCUMENT_BYTES_MAX_DEFAULT),
+        "largest document, and body of /entity and /schema",
+        at_least=limits.KIB,
+    )
+    public_schemas: bool = flag(
+        "public-schemas", BOOL, "false", "serve GET /schema/{id} and GET /admin/schemas without a token"
+    )
+    dev: bool = flag("dev", BOOL, "false", "no authentication; on a loopback address without admin key only")
+    go_entity_cache_size: str = flag(
+        "entity-cache-size", TEXT, "", "", hidden="entities are cached by the proc workers: see -cache-bytes"
+    )
+    go_key_store: str = flag(
+        "key-store", TEXT, "", "", hidden="API keys are kept in the state directory: see -state-dir"
+    )
+
+    @property
+    def state_path(self) -> Path:
+        """The state directory in force."""
+        return self.state_dir or self.shared_fs / STATE_FOLDER
+
+
+@dataclass(frozen=True, kw_only=True)
+class MainSettings(RouterFlags):
+    """Settings of ``main-worker``."""
+
+    grpc_addr: Address = flag(
+        "grpc-addr", ADDRESS, "127.0.0.1:50051", "listener that proc workers and gRPC clients connect to"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings(StoreFlags, RouterFlags):
+    """Settings of ``deltadb serve``: router and worker engine in one process."""
+
+    shared_fs: Path = flag("data", PATH, SHARED_FS, "directory of the database", aliases=("shared-fs",))
+    memory: bool = flag("memory", BOOL, "false", "keep the database in memory: gone when the program ends")
+    workers: int = flag(
+        "workers",
+        INT,
+        "0",
+        "proc workers to start beside the router; 0 = work in this process",
+        at_most=limits.LOCAL_WORKERS_MAX,
+    )
+    grpc_addr: Address | None = flag(
+        "grpc-addr",
+        ADDRESS,
+        "",
+        "listener that proc workers connect to, with -workers only",
+        default_note="a free loopback port",
+    )
+    dev: bool = flag(
+        "dev",
+        BOOL,
+        "",
+        "no authentication; on a loopback address without admin key only",
+        default_note="true on a loopback address without admin key",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings(StoreFlags, ProcessFlags):
+    """Settings of ``proc-worker``."""
+
+    main_addr: Address = flag("main-addr", ADDRESS, "127.0.0.1:50051", "the main worker's -grpc-addr")
+    worker_id: str = flag("worker-id", TEXT, "", "name of this worker", default_note="the host's name")
+    grpc_addr: Address = flag(
+        "grpc-addr", ADDRESS, "127.0.0.1:0", "listener that the main worker connects to; port 0 = a free one"
+    )
+    advertise_addr: Address | None = flag(
+        "advertise-addr",
+        ADDRESS,
+        "",
+        "address under which the main worker reaches this worker",
+        default_note="taken from -grpc-addr",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdminKeySettings:
+    """Settings of ``deltadb admin-key``."""
+
+    shared_fs: Path = flag("data", PATH, SHARED_FS, "directory of the database", aliases=("shared-fs",))
+    state_dir: Path | None = flag(
+        "state-dir",
+        PATH,
+        "",
+        "directory that keeps the key",
+        default_note=f"{STATE_FOLDER} below the database's directory",
+    )
+
+    @property
+    def state_path(self) -> Path:
+        """The state directory in force."""
+        return self.state_dir or self.shared_fs / STATE_FOLDER
+
+
+def with_notes(settings: RouterFlags) -> tuple[str, ...]:
+    """Return a remark for each given flag of the Go system that has no effect here."""
+    notes = []
+    for field in dataclasses.fields(settings):
+        declared = field.metadata.get("flag")
+        if declared is not None and declared.hidden and getattr(settings, field.name):
+            notes.append(f"-{declared.name} has no effect: {declared.hidden}")
+    return tuple(notes)

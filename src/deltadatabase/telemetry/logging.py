@@ -1,0 +1,183 @@
+"""Logging: one line for an event on stderr, as text or JSON, with secrets and documents taken out.
+
+Events are short constant sentences; what varies goes into named fields. The standard
+library's loggers (granian, grpc, asyncio) end in the same stream and pass the same redaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, Final, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from deltadatabase.errors import DeltaError
+from deltadatabase.settings import Secret
+
+REDACTED: Final = "<redacted>"
+
+GRANIAN_LOGGING: Final[dict[str, Any]] = {
+    "formatters": {},
+    "handlers": {},
+    "loggers": {
+        "_granian": {"handlers": [], "propagate": True},
+        "granian.access": {"handlers": [], "propagate": True},
+    },
+}
+"""For granian's ``log_dictconfig``: without it, granian writes to stdout past our redaction."""
+
+_OURS: Final = "deltadatabase"
+_SECRET_FIELDS: Final = frozenset(
+    {"authorization", "body", "cookie", "document", "headers", "key", "passphrase", "password"}
+    | {"payload", "plaintext", "proof", "secret", "token"}
+)
+_SECRET_ENDINGS: Final = ("_key", "_secret", "_token", "_password", "_document", "_body")
+_TEXT_MAX: Final = 2000
+_TRACE_FIELDS: Final = frozenset({"exc_info", "exception", "stack", "stack_info"})
+
+
+def configure(level: str, format: str, *, stream: TextIO | None = None, colour: bool = True) -> None:
+    """Set logging up for the whole process; a later call replaces an earlier one.
+
+    Call it before ``grpc`` is imported: its C core is told here to keep off stderr.
+
+    Args:
+        level: ``debug``, ``info``, ``warning`` or ``error``. Stack traces appear at ``debug``
+            only. Other libraries are heard from ``warning`` upward, at ``debug`` from ``info``.
+        format: ``text`` for people, or ``json``, one object a line.
+        stream: where lines go; stderr by default.
+        colour: allow colours in text; a stream that is no terminal never gets them.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # noqa: TID251 - written for grpc, never read
+    target = stream or sys.stderr
+    debugging = level == "debug"
+    chain: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        _short_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        *([] if debugging else [name_error, _first_line]),
+        redact,
+        *([structlog.processors.format_exc_info] if debugging else []),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *chain,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=chain,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _renderer(format, colour=colour and target.isatty()),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    chosen = logging.getLevelNamesMapping()[level.upper()]
+    root.setLevel(logging.INFO if debugging else max(chosen, logging.WARNING))
+    logging.getLogger(_OURS).setLevel(chosen)
+    logging.raiseExceptions = debugging  # a closed stderr is no reason to write to it
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """Return the logger of a module (``__name__``); works before ``configure`` too."""
+    full_name = name if name.split(".")[0] == _OURS else f"{_OURS}.{name}"
+    return structlog.stdlib.get_logger(full_name)
+
+
+def name_error(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Put class, code and detail of an exception in the place of its stack trace.
+
+    The detail of a foreign exception is left out: it may hold paths, URLs or documents.
+    """
+    exc_info = event.pop("exc_info", None)
+    if exc_info is True:
+        exc_info = sys.exc_info()
+    error = exc_info[1] if isinstance(exc_info, tuple) else exc_info
+    if isinstance(error, BaseException):
+        event.setdefault("error", error)
+    return event
+
+
+def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Hide secrets and documents by the names of their fields, at any depth, and by their types.
+
+    An exception becomes its class (with code and detail, if it is ours), bytes become their
+    number, and control characters are escaped, so that no value can forge a line.
+    """
+    error = event.get("error")
+    if isinstance(error, DeltaError):
+        event.setdefault("code", error.code)
+        event.setdefault("detail", error.detail)
+    for name, value in event.items():
+        if name not in _TRACE_FIELDS and not name.startswith("_"):
+            event[name] = _redacted(name, value)
+    return event
+
+
+def _redacted(name: str, value: object) -> object:
+    if isinstance(value, Secret):
+        return REDACTED
+    if _is_secret(name) and not (value is None or isinstance(value, bool) or value in ("", "set")):
+        return REDACTED
+    if isinstance(value, str):
+        return _printable(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, BaseException):
+        return type(value).__name__
+    if isinstance(value, Mapping):
+        return {str(inner): _redacted(str(inner), item) for inner, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_redacted("", item) for item in value]
+    return _printable(str(value))
+
+
+def _is_secret(name: str) -> bool:
+    plain = name.lower().replace("-", "_")
+    return plain in _SECRET_FIELDS or plain.endswith(_SECRET_ENDINGS)
+
+
+def _printable(text: str) -> str:
+    cut = text if len(text) <= _TEXT_MAX else text[:_TEXT_MAX] + "…"
+    if cut.isprintable():
+        return cut
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+
+
+def _first_line(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Cut what asyncio and grpc add below the first line: paths, tasks, the text of exceptions."""
+    text = str(event.get("event", ""))
+    event["event"] = text.partition("\n")[0]
+    return event
+
+
+def _short_logger_name(logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    record = event.get("_record")
+    name = record.name if record is not None else logger.name
+    event["logger"] = name.removeprefix(f"{_OURS}.")
+    return event
+
+
+def _renderer(format: str, *, colour: bool) -> Processor:
+    if format == "json":
+        return structlog.processors.JSONRenderer(ensure_ascii=False)
+    return structlog.dev.ConsoleRenderer(
+        colors=colour, timestamp_key="time", pad_event_to=0, pad_level=False, sort_keys=False
+    )
