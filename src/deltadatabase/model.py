@@ -37,7 +37,7 @@ class Op(enum.IntEnum):
     NAMESPACES = 14
     """List every schema id that holds an entity or a template."""
     RESERVE_EPOCHS = 20
-    """Raise the highest epoch in ``cluster/database.json`` to ``number``."""
+    """Raise the highest epoch in ``cluster/database.json`` from ``term`` to ``number``."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -54,7 +54,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         revision: the router's revision of the schema; a worker behind it fetches first.
         schema_hash: pins a PUT to the schema version that VALIDATE reported; "" otherwise.
         validated: the document passed VALIDATE under ``schema_hash`` already.
-        number: argument of RESERVE_EPOCHS.
+        number: argument of RESERVE_EPOCHS; ``term`` is then the highest epoch expected to be
+            stored, and ``write_id`` names the reservation.
         timeout_ms: time left for the answer.
         request_id: for logs.
     """
@@ -86,10 +87,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         document: the document (GET) or schema (SCHEMA_GET), byte for byte.
         created: a PUT made an entity that was absent.
         not_modified: a GET's ``if_none_match`` named the current ETag; ``document`` is empty.
-        found: a RESOLVE found the write, or a DELETE found an entity.
+        found: a RESOLVE found the write, a DELETE found an entity, or RESERVE_EPOCHS reserved.
         schema_hash: version of the schema in force: hex digest of its bytes, "" without one.
         names: schema ids (SCHEMA_LIST, NAMESPACES), in order of the stored names.
-        number: answer of RESERVE_EPOCHS: the highest epoch stored before the call.
+        number: answer of RESERVE_EPOCHS: the highest epoch stored now.
         queue_us, validate_us, seal_us, store_us: where the worker's time went, microseconds.
     """
 
@@ -150,6 +151,7 @@ class DatabaseInfo(msgspec.Struct, frozen=True, kw_only=True):
         shards: fixed number of shards.
         highest_epoch: no epoch above it was ever used.
         keys: key id in hex to the check value (hex) of that master key.
+        reservation: names the last reservation of epochs, so that its repeat is recognised.
     """
 
     database_id: str
@@ -157,6 +159,7 @@ class DatabaseInfo(msgspec.Struct, frozen=True, kw_only=True):
     shards: int
     highest_epoch: int
     keys: dict[str, str]
+    reservation: str = ""
 
 
 class ProbeCheck(msgspec.Struct, frozen=True):

@@ -18,6 +18,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from deltadatabase.clock import Random
 from deltadatabase.errors import StartupError
 
+Role = Literal["main", "worker"]
+"""Whose proof it is on a data stream."""
+
 NONCE_BYTES: Final = 32
 LINK_KEY_BYTES: Final = 32
 _TOKEN_BYTES_MIN: Final = 16
@@ -138,16 +141,14 @@ def wrap_info(context: JoinContext, key_id: bytes) -> bytes:
     return _join(_WRAP_LABEL, context.encode(), key_id)
 
 
-def link_proof(
-    link_key: bytes, role: Literal["main", "worker"], nonce_main: bytes, nonce_worker: bytes
-) -> bytes:
+def link_proof(link_key: bytes, role: Role, nonce_main: bytes, nonce_worker: bytes) -> bytes:
     """One side's proof, on the data stream, that it holds the link key given at admission."""
     return _mac(link_key, _LINK_LABEL, role.encode(), nonce_main, nonce_worker)
 
 
 def verify_link(
     link_key: bytes,
-    role: Literal["main", "worker"],
+    role: Role,
     nonce_main: bytes,
     nonce_worker: bytes,
     proof: bytes,

@@ -1,0 +1,97 @@
+"""Master keys, admin key and join tokens: given, kept in a file, or made at the first start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deltadatabase.auth.join import JoinToken
+from deltadatabase.cli import keyfiles
+from deltadatabase.clock import system_random
+from deltadatabase.crypto.keyring import Keyring, MasterKey
+from deltadatabase.gateway.control import JoinPolicy
+from deltadatabase.settings import ProcessFlags, RouterFlags, WorkerSettings
+from deltadatabase.telemetry.logging import get_logger
+
+CLUSTER_FOLDER = "cluster"
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Which secrets this start found in a file or made; None where one was given.
+
+    Attributes:
+        master_key: file of the master key.
+        admin_key: file of the admin key.
+    """
+
+    master_key: Path | None = None
+    admin_key: Path | None = None
+
+
+def main_secrets(settings: RouterFlags) -> tuple[Keyring, str | None, Made]:
+    """Return the keyring, the admin key (None in dev mode) and where they are kept.
+
+    Raises:
+        StartupError: a key or its file is unusable.
+    """
+    master_file: Path | None = None
+    if settings.master_key is not None:
+        primary = MasterKey.from_hex(settings.master_key.reveal())
+    else:
+        master_file = settings.state_path / keyfiles.MASTER_KEY
+        text, created = keyfiles.load_or_create(
+            master_file, lambda: MasterKey.generate(system_random).reveal().hex()
+        )
+        primary = MasterKey.from_hex(text)
+        if created:
+            log.warning(
+                "a master key was made: back its file up, without it the data is lost", file=str(master_file)
+            )
+        _warn_if_open(master_file)
+    previous = []
+    if settings.master_key_previous is not None:
+        previous.append(MasterKey.from_hex(settings.master_key_previous.reveal()))
+    admin_key: str | None = None
+    admin_file: Path | None = None
+    if settings.admin_key is not None:
+        admin_key = settings.admin_key.reveal()
+    elif not settings.dev:
+        admin_file = settings.state_path / keyfiles.ADMIN_KEY
+        admin_key, _ = keyfiles.load_or_create(admin_file, lambda: system_random(32).hex())
+        _warn_if_open(admin_file)
+    return Keyring(primary, previous), admin_key, Made(master_file, admin_file)
+
+
+def join_policy(settings: RouterFlags) -> JoinPolicy:
+    """Return which join tokens the main worker accepts (API.md, "Join token")."""
+    if settings.join_token is not None:
+        return JoinPolicy(explicit=JoinToken.from_text(settings.join_token.reveal()))
+    text, _ = keyfiles.load_or_create(_token_file(settings), lambda: JoinToken.generate(system_random).text())
+    secret_key = settings.s3.secret_key
+    return JoinPolicy(
+        directory=JoinToken.from_text(text),
+        s3=JoinToken.derive_from_s3(secret_key.reveal()) if secret_key is not None else None,
+    )
+
+
+def worker_join_token(settings: WorkerSettings) -> JoinToken | None:
+    """Return the join token of a worker, looked up anew; None if it has none."""
+    if settings.join_token is not None:
+        return JoinToken.from_text(settings.join_token.reveal())
+    if settings.s3.enabled:
+        secret_key = settings.s3.secret_key
+        return JoinToken.derive_from_s3(secret_key.reveal()) if secret_key is not None else None
+    text = keyfiles.load(_token_file(settings))
+    return JoinToken.from_text(text) if text is not None else None
+
+
+def _token_file(settings: ProcessFlags) -> Path:
+    return settings.shared_fs / CLUSTER_FOLDER / keyfiles.JOIN_TOKEN
+
+
+def _warn_if_open(path: Path) -> None:
+    if not keyfiles.is_private(path):
+        log.warning("others may read this secret: give it mode 0600", file=str(path))

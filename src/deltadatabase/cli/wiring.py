@@ -1,0 +1,412 @@
+"""The composition root: settings in, running programs out. Only here are implementations chosen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from deltadatabase import __version__
+from deltadatabase.auth import join as joining
+from deltadatabase.auth.accounts import Accounts
+from deltadatabase.cli import secrets
+from deltadatabase.cli.announce import announce_main, announce_serve
+from deltadatabase.cli.children import LocalWorkers
+from deltadatabase.clock import SystemClock, system_random
+from deltadatabase.crypto.envelope import Sealer
+from deltadatabase.crypto.keyring import Keyring
+from deltadatabase.errors import DeltaError
+from deltadatabase.gateway.app import GatewayOptions, create_app
+from deltadatabase.gateway.control import ControlPlane
+from deltadatabase.gateway.forwarding import Router
+from deltadatabase.gateway.members import Cluster
+from deltadatabase.gateway.process import ClientCalls
+from deltadatabase.gateway.server import RestServer, TlsFiles
+from deltadatabase.gateway.state import ClusterState
+from deltadatabase.limits import TEMPLATE_POLL_S
+from deltadatabase.model import MemberInfo, MemberState
+from deltadatabase.rpc import channels
+from deltadatabase.rpc.channels import Tls
+from deltadatabase.rpc.local import LocalLink
+from deltadatabase.rpc.pb import main_worker_pb2_grpc as pb_grpc
+from deltadatabase.rpc.stream import WorkerStream
+from deltadatabase.settings import (
+    Address,
+    MainSettings,
+    ProcessFlags,
+    RouterFlags,
+    Secret,
+    ServeSettings,
+    WorkerSettings,
+)
+from deltadatabase.settings.programs import StoreFlags
+from deltadatabase.storage.base import Store
+from deltadatabase.storage.objects import S3Settings
+from deltadatabase.storage.opening import open_store, wait_for_store
+from deltadatabase.telemetry.logging import get_logger
+from deltadatabase.worker.node import Node, NodeOptions
+from deltadatabase.worker.opening import examine
+from deltadatabase.worker.server import WorkerOptions, WorkerServer
+from deltadatabase.worker.watching import StoreWatch
+
+EMBEDDED_ID: Final = "embedded"
+REST_SHARE: Final = 0.6
+"""Part of the drain timeout that the requests in flight may take."""
+
+log = get_logger(__name__)
+clock = SystemClock()
+
+
+def run_main(settings: MainSettings) -> int:
+    """Run ``main-worker`` until SIGTERM or SIGINT; return its exit code. Raises StartupError."""
+    return _run(lambda stop: _main(settings, stop))
+
+
+def run_worker(settings: WorkerSettings) -> int:
+    """Run ``proc-worker`` until SIGTERM or SIGINT; return its exit code. Raises StartupError."""
+    return _run(lambda stop: _worker(settings, stop))
+
+
+def run_serve(settings: ServeSettings) -> int:
+    """Run ``deltadb serve`` until SIGTERM or SIGINT; return its exit code. Raises StartupError."""
+    return _run(lambda stop: _serve(settings, stop))
+
+
+def _run(program: Callable[[asyncio.Event], Coroutine[None, None, None]]) -> int:
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await program(stop)
+
+    uvloop.run(main())
+    return 0
+
+
+# -- programs --------------------------------------------------------------------------
+
+
+async def _worker(settings: WorkerSettings, stop: asyncio.Event) -> None:
+    address = settings.grpc_addr
+    server = WorkerServer(
+        WorkerOptions(
+            main_addr=_text(settings.main_addr),
+            worker_id=settings.worker_id or socket.gethostname(),
+            grpc_addr=_text(address),
+            advertise_addr=_text(settings.advertise_addr) if settings.advertise_addr else "",
+            backend="s3" if settings.s3.enabled else "directory",
+            token=lambda: secrets.worker_join_token(settings),
+            version=__version__,
+            node=_node_options(settings),
+            drain_timeout_s=settings.drain_timeout,
+            tls=_tls(settings),
+            message_bytes_max=settings.grpc_max_recv_msg_size,
+        ),
+        lambda: _open_store(settings, wait_s=settings.store_wait),
+        clock=clock,
+        random=system_random,
+    )
+    await server.run(stop)
+
+
+async def _main(settings: MainSettings, stop: asyncio.Event) -> None:
+    async with AsyncExitStack() as stack:
+        main = await stack.enter_async_context(_main_worker(settings))
+        grpc_port = await stack.enter_async_context(main.control_plane(settings.grpc_addr))
+        rest = await stack.enter_async_context(main.rest())
+        announce_main(settings, rest_port=rest.port, grpc_port=grpc_port, made=main.made)
+        await stop.wait()
+        log.info("main worker ends")
+
+
+async def _serve(settings: ServeSettings, stop: asyncio.Event) -> None:
+    async with AsyncExitStack() as stack:
+        main = await stack.enter_async_context(_main_worker(settings))
+        if settings.workers:
+            address = settings.grpc_addr or Address("127.0.0.1", 0)
+            grpc_port = await stack.enter_async_context(main.control_plane(address))
+            workers = LocalWorkers(settings, grpc_port, os.environ)  # noqa: TID251 - handed on, not read
+            await stack.enter_async_context(workers.running())
+            engine: AbstractAsyncContextManager[None] = contextlib.nullcontext()
+        else:
+            engine = _embedded(settings, main)
+        # REST is up first, so that /readyz tells what is being waited for; it also ends first.
+        rest = await stack.enter_async_context(main.rest())
+        if not await _entered(engine, stack, stop):
+            return
+        if settings.workers and not await _first_member(main.cluster, stop):
+            return
+        announce_serve(settings, rest_port=rest.port, made=main.made)
+        await stop.wait()
+        await rest.stop(settings.drain_timeout * REST_SHARE)
+        log.info("server ends")
+
+
+async def _entered(
+    engine: AbstractAsyncContextManager[None], stack: AsyncExitStack, stop: asyncio.Event
+) -> bool:
+    """Enter ``engine``; False when the wish to end came first."""
+    entering = asyncio.create_task(stack.enter_async_context(engine))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({entering, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if entering.done():
+        entering.result()
+        return True
+    entering.cancel()
+    await asyncio.gather(entering, return_exceptions=True)
+    return False
+
+
+async def _first_member(cluster: Cluster, stop: asyncio.Event) -> bool:
+    """Wait until data is served; False when the wish to end came first."""
+    while not all(check.passed for check in cluster.readiness()):
+        if stop.is_set():
+            return False
+        await asyncio.sleep(0.05)
+    return True
+
+
+# -- the main worker -------------------------------------------------------------------
+
+
+class MainWorker:
+    """The parts of a main worker, for the programs to start in their own order."""
+
+    def __init__(
+        self,
+        settings: RouterFlags,
+        *,
+        state: ClusterState,
+        accounts: Accounts,
+        keyring: Keyring,
+        made: secrets.Made,
+    ) -> None:
+        self.settings = settings
+        self.keyring = keyring
+        self.made = made
+        self.accounts = accounts
+        self.router = Router(clock=clock, random=system_random, revisions=state)
+        self.cluster = Cluster(self.router, state, clock=clock, random=system_random)
+        self.instance_id = system_random(8).hex()
+
+    @asynccontextmanager
+    async def control_plane(self, address: Address) -> AsyncIterator[int]:
+        """Serve gRPC on ``address``; gives the port."""
+        settings = self.settings
+        server = channels.new_server(message_bytes_max=settings.grpc_max_recv_msg_size)
+        port = channels.listen(server, _text(address), tls=_tls(settings))
+        control = ControlPlane(
+            self.cluster,
+            self.keyring,
+            secrets.join_policy(settings),
+            dial=self._dial,
+            process=ClientCalls(self.router, self.accounts, document_bytes_max=settings.rest_max_body_size),
+            clock=clock,
+            random=system_random,
+            instance_id=self.instance_id,
+            document_bytes_max=settings.rest_max_body_size,
+        )
+        pb_grpc.add_MainWorkerServicer_to_server(control, server)
+        await channels.add_health_and_reflection(server, [channels.MAIN_WORKER_SERVICE])
+        await server.start()
+        try:
+            yield port
+        finally:
+            await server.stop(grace=0.2)
+
+    @asynccontextmanager
+    async def rest(self) -> AsyncIterator[RestServer]:
+        """Serve REST. Ends when the requests in flight are answered."""
+        settings = self.settings
+        app = create_app(
+            self.router,
+            self.router,
+            self.cluster,
+            self.accounts,
+            GatewayOptions(
+                version=__version__,
+                body_bytes_max=settings.rest_max_body_size,
+                public_schemas=settings.public_schemas,
+                dev_mode=settings.dev,
+            ),
+            clock=clock,
+            random=system_random,
+        )
+        cert, key = settings.tls.cert, settings.tls.key
+        tls = TlsFiles(cert=cert, key=key) if cert and key else None
+        server = RestServer(app, settings.rest_addr.host, settings.rest_addr.port, tls=tls)
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop(settings.drain_timeout * REST_SHARE)
+
+    async def _dial(self, address: str, link_key: bytes, instance_id: str) -> WorkerStream:
+        return await WorkerStream.open(
+            address,
+            prove=lambda role, main, worker: joining.link_proof(link_key, _role(role), main, worker),
+            verify=lambda role, main, worker, proof: joining.verify_link(
+                link_key, _role(role), main, worker, proof
+            ),
+            random=system_random,
+            main_instance_id=self.instance_id,
+            expected_worker_instance_id=instance_id,
+            tls=_tls(self.settings),
+            message_bytes_max=self.settings.grpc_max_recv_msg_size,
+        )
+
+
+@asynccontextmanager
+async def _main_worker(settings: RouterFlags) -> AsyncIterator[MainWorker]:
+    state = ClusterState(settings.state_path)
+    try:
+        keyring, admin_key, made = secrets.main_secrets(settings)
+        accounts = Accounts(
+            settings.state_path / "accounts.db",
+            clock=clock,
+            random=system_random,
+            admin_key=admin_key,
+            client_ttl_s=settings.client_ttl,
+            dev_mode=settings.dev,
+        )
+        try:
+            main = MainWorker(
+                settings,
+                state=state,
+                accounts=accounts,
+                keyring=keyring,
+                made=made,
+            )
+            watching = asyncio.create_task(main.cluster.watch())
+            try:
+                yield main
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+                await main.cluster.close()
+        finally:
+            accounts.close()
+    finally:
+        state.close()
+
+
+# -- the embedded worker ---------------------------------------------------------------
+
+
+class _AlwaysHolds:
+    """The lease of a worker in the router's own process: nothing can come between the two."""
+
+    def holds(self) -> bool:
+        return True
+
+
+@asynccontextmanager
+async def _embedded(settings: ServeSettings, main: MainWorker) -> AsyncIterator[None]:
+    store = await _open_store(settings, wait_s=settings.store_wait, memory=settings.memory)
+    polling: asyncio.Task[None] | None = None
+    try:
+        report = await examine(store, main.keyring, random=system_random)
+        sealer = Sealer(main.keyring, system_random)
+        node = Node(
+            store, lambda: sealer, report, clock=clock, lease=_AlwaysHolds(), options=_node_options(settings)
+        )
+        await main.cluster.admit(
+            MemberInfo(
+                worker_id=EMBEDDED_ID,
+                instance_id=main.instance_id,
+                state=MemberState.AVAILABLE,
+                key_id=main.keyring.primary.key_id.hex(),
+                last_seen_ms=clock.wall_ms(),
+                address="",
+            ),
+            report,
+            LocalLink(node),
+            watched=False,
+        )
+        polling = asyncio.create_task(
+            _poll(main.cluster, StoreWatch(store, node.templates), main.instance_id)
+        )
+        yield
+        await node.settle(settings.drain_timeout * 0.3)
+    finally:
+        if polling is not None:
+            polling.cancel()
+            await asyncio.gather(polling, return_exceptions=True)
+        await store.close()
+
+
+async def _poll(cluster: Cluster, watch: StoreWatch, instance_id: str) -> None:
+    while True:
+        try:
+            cluster.heard(instance_id, await watch.highest_epoch())
+            cluster.templates_seen(await watch.templates())
+        except DeltaError as exc:
+            log.warning("the store could not be polled for changed schemas", code=exc.code)
+        await asyncio.sleep(TEMPLATE_POLL_S)
+
+
+# -- values ----------------------------------------------------------------------------
+
+
+async def _open_store(settings: ProcessFlags, *, wait_s: float, memory: bool = False) -> Store:
+    """Open the configured store and wait until it answers. Raises StartupError."""
+    s3 = settings.s3
+    where: S3Settings | Path | None = None if memory else settings.shared_fs
+    if s3.enabled:
+        where = S3Settings(
+            endpoint=s3.endpoint or None,
+            bucket=s3.bucket,
+            region=s3.region,
+            access_key=s3.access_key or Secret(""),
+            secret_key=s3.secret_key or Secret(""),
+            path_style=s3.path_style,
+            allow_http=s3.endpoint.startswith("http://"),
+        )
+    store = await open_store(where, clock=clock, random=system_random)
+    try:
+        await wait_for_store(
+            store,
+            timeout_s=wait_s,
+            clock=clock,
+            on_wait=lambda exc: log.warning(
+                "the store does not answer yet", code=exc.code, detail=exc.detail
+            ),
+        )
+    except BaseException:
+        await store.close()
+        raise
+    return store
+
+
+def _node_options(settings: StoreFlags) -> NodeOptions:
+    return NodeOptions(
+        cache_bytes=settings.cache_bytes,
+        cache_entries=settings.cache_size,
+        cache_ttl_s=settings.cache_ttl,
+        meta_sidecar=settings.meta_sidecar,
+    )
+
+
+def _tls(settings: ProcessFlags) -> Tls | None:
+    tls = settings.tls
+    if not (tls.cert or tls.ca):
+        return None
+    return Tls(cert_path=str(tls.cert or ""), key_path=str(tls.key or ""), ca_path=str(tls.ca or ""))
+
+
+def _text(address: Address) -> str:
+    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+
+
+def _role(role: str) -> joining.Role:
+    return "main" if role == "main" else "worker"

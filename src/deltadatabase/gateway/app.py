@@ -1,0 +1,110 @@
+"""Puts the REST side together."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn, cast
+
+import msgspec
+from litestar import Litestar, Request
+from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+
+from deltadatabase import errors, limits
+from deltadatabase.auth.accounts import Accounts
+from deltadatabase.clock import Clock, Random
+from deltadatabase.errors import DeltaError
+from deltadatabase.gateway import entity
+from deltadatabase.gateway.asgi import ASGIApp
+from deltadatabase.gateway.edge import Edge
+from deltadatabase.gateway.ports import Cluster, Entities, Schemas
+from deltadatabase.gateway.routes import admin, documentation, health, keys, schemas, session
+from deltadatabase.gateway.routes.access import NO_STORE
+
+
+class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How the REST side behaves.
+
+    Attributes:
+        version: of the program, shown by ``/health`` and the documentation.
+        body_bytes_max: limit of an ``/entity`` or schema body.
+        body_timeout_s: time for a body of one MiB to arrive.
+        public_schemas: anybody may read and list schemas.
+        dev_mode: answer only to loopback host names and origins; ``Accounts`` gives the rights.
+    """
+
+    version: str
+    body_bytes_max: int = limits.DOCUMENT_BYTES_MAX_DEFAULT
+    body_timeout_s: float = limits.BODY_RECEIVE_TIMEOUT_S
+    public_schemas: bool = False
+    dev_mode: bool = False
+
+
+def create_app(
+    entity_port: Entities,
+    schema_port: Schemas,
+    cluster: Cluster,
+    accounts: Accounts,
+    options: GatewayOptions,
+    *,
+    clock: Clock,
+    random: Random,
+) -> ASGIApp:
+    """Build the ASGI application that serves every REST route."""
+    return Edge(
+        _framework(
+            [
+                *health.handlers(cluster, options.version),
+                *session.handlers(accounts),
+                *keys.handlers(accounts),
+                *schemas.handlers(
+                    schema_port,
+                    accounts,
+                    body_bytes_max=options.body_bytes_max,
+                    public=options.public_schemas,
+                ),
+                *admin.handlers(cluster, accounts),
+                *documentation.handlers(options.version, public_schemas=options.public_schemas),
+            ]
+        ),
+        entity.EntityHandler(entity_port, accounts, options.body_bytes_max),
+        entity_prefix=entity.PREFIX,
+        clock=clock,
+        random=random,
+        local_only=options.dev_mode,
+        body_timeout_s=options.body_timeout_s,
+    )
+
+
+def _framework(handlers: list[HTTPRouteHandler]) -> ASGIApp:
+    app = Litestar(
+        handlers,
+        exception_handlers={HTTPException: _refuse, Exception: _refuse},
+        openapi_config=None,
+        logging_config=None,
+        # The edge bounds bodies, per route.
+        request_max_body_size=None,
+        response_headers=NO_STORE,
+    )
+    # Its own ASGI types are closed dictionaries; ours are the open ones that it accepts.
+    return cast(ASGIApp, app)
+
+
+def _refuse(_: Request[Any, Any, Any], exc: Exception) -> NoReturn:
+    """Let the edge answer: it has the one mapping of errors to HTTP."""
+    raise _translated(exc) from None
+
+
+def _translated(exc: Exception) -> Exception:
+    """A ``DeltaError`` for what the framework itself refuses."""
+    if isinstance(exc, DeltaError) or not isinstance(exc, HTTPException):
+        return exc
+    if exc.status_code == 404:
+        return errors.NotFound("there is nothing at this path", code="no_route")
+    if exc.status_code == 405:
+        served = {method.strip() for method in (exc.headers or {}).get("allow", "").split(",")}
+        # The framework lists an OPTIONS of its own; HEAD is served by the edge wherever GET is.
+        served = served - {"OPTIONS"} | ({"HEAD"} if "GET" in served else set())
+        return errors.MethodNotAllowed("this path knows no such method", allow=tuple(sorted(served)))
+    if exc.status_code < 500:
+        return errors.Invalid("the request is malformed")
+    return exc

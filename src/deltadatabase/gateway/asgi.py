@@ -1,0 +1,39 @@
+"""The ASGI vocabulary of the raw handlers: one answer as a value, and how it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, NamedTuple
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+
+class Answer(NamedTuple):
+    """A complete response.
+
+    Attributes:
+        status: HTTP status code.
+        headers: lower-case names, without ``content-length``.
+        body: all of it.
+        timing: more entries of the ``Server-Timing`` header, each begun with ``", "``.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes = b""
+    timing: str = ""
+
+
+async def send_answer(answer: Answer, extra: Headers, send: Send, *, with_body: bool = True) -> None:
+    """Send ``answer`` with ``extra`` headers; ``with_body=False`` is the answer to HEAD."""
+    headers = answer.headers + extra
+    if answer.status != 304:
+        # A 304's length would be that of the document it doesn't carry (RFC 9110, section 8.6).
+        headers.append((b"content-length", b"%d" % len(answer.body)))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body if with_body else b""})

@@ -1,0 +1,329 @@
+"""The control plane: gRPC service ``MainWorker``, where proc workers join and stay.
+
+One stream is one membership: join, challenge, proof, admitted, ready, member, heartbeats. The
+master key leaves only wrapped for the key pair of a worker that has proven the join token; the
+main worker proves it as well, over the wrapped bytes (``auth/join.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote
+
+import grpc.aio
+
+from deltadatabase.auth import join as joining
+from deltadatabase.auth.join import JoinContext, JoinToken
+from deltadatabase.clock import Clock, Random
+from deltadatabase.crypto.keyring import Keyring
+from deltadatabase.crypto.wrap import wrap
+from deltadatabase.errors import DeltaError, Denied, Invalid, Unauthenticated, Unavailable
+from deltadatabase.gateway.members import Cluster, MemberLink
+from deltadatabase.limits import HANDSHAKE_TIMEOUT_S, STORE_WAIT_MAX_S
+from deltadatabase.model import MemberInfo, MemberState
+from deltadatabase.rpc.convert import decode_store_report
+from deltadatabase.rpc.pb import main_worker_pb2 as pb
+from deltadatabase.rpc.pb import main_worker_pb2_grpc as pb_grpc
+from deltadatabase.telemetry.logging import get_logger
+
+NAME_BYTES_MAX: Final = 253
+LAST_WORDS_S: Final = 1.0
+FINAL_REFUSALS: Final = frozenset({"invalid", "denied", "unauthenticated", "other_database"})
+
+log = get_logger(__name__)
+
+Dial = Callable[[str, bytes, str], Awaitable[MemberLink]]
+"""Opens the data link: address, link key, instance id."""
+ClientContext = grpc.aio.ServicerContext[pb.ProcessRequest, pb.ProcessResponse]
+Process = Callable[[pb.ProcessRequest, ClientContext], Awaitable[pb.ProcessResponse]]
+"""Serves one call of a gRPC client."""
+Outbox = asyncio.Queue[pb.MainMessage | None]
+"""Messages to a worker; None ends it."""
+Stream = grpc.aio.ServicerContext[pb.WorkerMessage, pb.MainMessage]
+
+
+@dataclass(frozen=True, slots=True)
+class JoinPolicy:
+    """Which join token a worker must prove (API.md, "Join token": the first that applies).
+
+    Attributes:
+        explicit: configured; then it alone counts.
+        directory: kept in the shared directory, for workers that use that directory.
+        s3: derived from the S3 secret key, for workers on S3.
+    """
+
+    explicit: JoinToken | None = field(default=None, repr=False)
+    directory: JoinToken | None = field(default=None, repr=False)
+    s3: JoinToken | None = field(default=None, repr=False)
+
+    def token_for(self, backend: str) -> JoinToken | None:
+        """Return the token to be proven; None: only the loopback interface is trusted."""
+        if self.explicit is not None:
+            return self.explicit
+        return self.directory if backend == "directory" else self.s3
+
+
+class ControlPlane(pb_grpc.MainWorkerServicer):
+    """Admits workers and keeps their memberships.
+
+    Args:
+        cluster: takes members in.
+        keyring: wrapped for each admitted worker.
+        policy: which proof is demanded.
+        dial: opens the data link to an admitted worker.
+        process: serves gRPC clients.
+        clock, random: time and nonces.
+        instance_id: this run of the main worker.
+        document_bytes_max: limit that the workers are told.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        keyring: Keyring,
+        policy: JoinPolicy,
+        *,
+        dial: Dial,
+        process: Process,
+        clock: Clock,
+        random: Random,
+        instance_id: str,
+        document_bytes_max: int,
+    ) -> None:
+        self._cluster = cluster
+        self._keyring = keyring
+        self._policy = policy
+        self._dial = dial
+        self._process = process
+        self._clock = clock
+        self._random = random
+        self._instance_id = instance_id
+        self._document_bytes_max = document_bytes_max
+
+    async def Process(  # noqa: N802  # the service's own name
+        self, request: pb.ProcessRequest, context: ClientContext
+    ) -> pb.ProcessResponse:
+        """Serve one call of a gRPC client."""
+        return await self._process(request, context)
+
+    async def Subscribe(  # type: ignore[override]  # noqa: N802  # grpc.aio's other form: read and write
+        self, request_iterator: object, context: Stream
+    ) -> None:
+        """Carry one membership from its join to its end."""
+        worker_id = ""
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                asked, link_key, address = await self._admit(context)
+            worker_id = asked.worker_id
+            await self._serve_member(context, asked, link_key, address)
+        except TimeoutError:
+            log.warning("worker did not finish joining in time", worker_id=worker_id, peer=context.peer())
+        except DeltaError as exc:
+            log.warning("worker refused", worker_id=worker_id, peer=context.peer(), code=exc.code)
+            await _send(
+                context,
+                pb.MainMessage(
+                    refused=pb.Refused(code=exc.code, detail=exc.detail, retry=exc.code not in FINAL_REFUSALS)
+                ),
+            )
+
+    # -- joining -----------------------------------------------------------------------
+
+    async def _admit(self, context: Stream) -> tuple[pb.Join, bytes, str]:
+        """Check the worker's proof, and hand it the wrapped keys.
+
+        Returns:
+            What it said of itself, the link key, and the address of its data service.
+
+        Raises:
+            Unauthenticated: no valid proof.
+            Denied: no join token is configured and it isn't on this machine.
+            Invalid: malformed messages.
+        """
+        asked = (await _receive(context, "join")).join
+        _check_join(asked)
+        token = self._policy.token_for(asked.backend)
+        if token is None and not _is_loopback(context.peer()):
+            raise Denied(
+                "no join token is configured, so only workers on the main worker's own machine are "
+                "admitted; give both the same JOIN_TOKEN",
+                code="denied",
+            )
+        nonce = self._random(joining.NONCE_BYTES)
+        await _send(
+            context,
+            pb.MainMessage(challenge=pb.Challenge(nonce=nonce, proof_required=token is not None)),
+        )
+        proof = (await _receive(context, "proof")).proof.proof
+        agreed = JoinContext(
+            server_nonce=nonce,
+            worker_nonce=asked.nonce,
+            worker_id=asked.worker_id,
+            instance_id=asked.instance_id,
+            public_key=asked.public_key,
+            grpc_addr=asked.grpc_addr,
+        )
+        if token is not None and not joining.verify_worker(token, agreed, proof):
+            raise Unauthenticated("the join token was not proven; give both sides the same JOIN_TOKEN")
+        link_key = self._random(joining.LINK_KEY_BYTES)
+        key_id = self._keyring.primary.key_id
+        wrapped = wrap(
+            asked.public_key, link_key + self._keyring.to_payload(), joining.wrap_info(agreed, key_id)
+        )
+        await _send(
+            context,
+            pb.MainMessage(
+                admitted=pb.Admitted(
+                    wrapped=wrapped,
+                    proof=b"" if token is None else joining.main_proof(token, agreed, wrapped),
+                    key_id=key_id.hex(),
+                    main_instance_id=self._instance_id,
+                    max_document_bytes=self._document_bytes_max,
+                )
+            ),
+        )
+        log.info("worker admitted", worker_id=asked.worker_id, peer=context.peer(), proven=token is not None)
+        return asked, link_key, reachable_address(asked.grpc_addr, context.peer())
+
+    # -- the membership ----------------------------------------------------------------
+
+    async def _serve_member(self, context: Stream, asked: pb.Join, link_key: bytes, address: str) -> None:
+        async with asyncio.timeout(STORE_WAIT_MAX_S):
+            first = await _receive(context, "ready", "start_failed")
+        if first.HasField("start_failed"):
+            self._cluster.start_failed(asked.worker_id, first.start_failed.code, first.start_failed.detail)
+            return
+        link = await self._dial(address, link_key, asked.instance_id)
+        info = MemberInfo(
+            worker_id=asked.worker_id,
+            instance_id=asked.instance_id,
+            state=MemberState.AVAILABLE,
+            key_id=self._keyring.primary.key_id.hex(),
+            last_seen_ms=self._clock.wall_ms(),
+            address=address,
+        )
+        outbox: Outbox = asyncio.Queue()
+        # Heard and answered already while its shards are moving to it.
+        hearing = asyncio.create_task(self._hear(context, asked.instance_id, outbox))
+        sending = asyncio.create_task(_send_all(context, outbox))
+        try:
+            membership = await self._cluster.admit(
+                info,
+                decode_store_report(first.ready.store),
+                link,
+                on_replaced=lambda: outbox.put_nowait(pb.MainMessage(replaced=pb.Replaced())),
+            )
+            outbox.put_nowait(pb.MainMessage(member=pb.Member(epoch=self._cluster.epoch)))
+            over = asyncio.create_task(membership.ended.wait())
+            await asyncio.wait({hearing, sending, over}, return_when=asyncio.FIRST_COMPLETED)
+            over.cancel()
+        finally:
+            self._cluster.leave(asked.instance_id)
+            outbox.put_nowait(None)
+            await asyncio.wait({sending}, timeout=LAST_WORDS_S)
+            hearing.cancel()
+            sending.cancel()
+            await asyncio.gather(hearing, sending, return_exceptions=True)
+            await link.close()
+
+    async def _hear(self, context: Stream, instance_id: str, outbox: Outbox) -> None:
+        draining: asyncio.Task[None] | None = None
+        while (message := await _next(context)) is not None:
+            match message.WhichOneof("message"):
+                case "heartbeat":
+                    self._cluster.heard(instance_id, message.heartbeat.highest_epoch_stored)
+                    answer = pb.MainHeartbeat(
+                        sequence=message.heartbeat.sequence,
+                        epoch=self._cluster.epoch,
+                        poll_templates=self._cluster.polls(instance_id),
+                    )
+                    outbox.put_nowait(pb.MainMessage(heartbeat=answer))
+                case "templates":
+                    self._cluster.templates_seen(message.templates.etags)
+                case "drain" if draining is None:
+                    draining = asyncio.create_task(self._drain(instance_id, outbox))
+                case _:
+                    pass  # Of a later version: nothing that a membership depends on.
+
+    async def _drain(self, instance_id: str, outbox: Outbox) -> None:
+        await self._cluster.drain(instance_id)
+        outbox.put_nowait(pb.MainMessage(drained=pb.Drained()))
+
+
+def reachable_address(grpc_addr: str, peer: str) -> str:
+    """Return where to dial a worker: its own word, or where it called from if it named no host.
+
+    Args:
+        grpc_addr: ``host:port`` as the worker said it; the host may be empty or a wildcard.
+        peer: gRPC's name of the caller, such as ``ipv4:10.0.0.7:51234``.
+    """
+    host, _, port = grpc_addr.rpartition(":")
+    if host.strip("[]") not in ("", "0.0.0.0", "::"):  # noqa: S104  # compared, not bound
+        return grpc_addr
+    caller = _peer_host(peer)
+    return f"[{caller}]:{port}" if ":" in caller else f"{caller}:{port}"
+
+
+def _peer_host(peer: str) -> str:
+    _, _, rest = unquote(peer).partition(":")
+    return rest.rpartition(":")[0].strip("[]")
+
+
+def _is_loopback(peer: str) -> bool:
+    try:
+        address = ipaddress.ip_address(_peer_host(peer))
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def _check_join(asked: pb.Join) -> None:
+    _, colon, port = asked.grpc_addr.rpartition(":")
+    texts = (asked.worker_id, asked.instance_id, asked.grpc_addr)
+    if (
+        not asked.worker_id
+        or not asked.instance_id
+        or any(len(text) > NAME_BYTES_MAX or not text.isprintable() for text in texts)
+        or not (colon and port.isascii() and port.isdigit() and 0 < int(port) < 65_536)
+        or len(asked.nonce) != joining.NONCE_BYTES
+        or asked.backend not in ("directory", "s3")
+    ):
+        raise Invalid("the join message is malformed")
+
+
+async def _next(context: Stream) -> pb.WorkerMessage | None:
+    message: object = await context.read()  # grpc.aio.EOF at the end
+    return message if isinstance(message, pb.WorkerMessage) else None
+
+
+async def _receive(context: Stream, *kinds: str) -> pb.WorkerMessage:
+    """Return the next message, which must be one of ``kinds``; heartbeats meanwhile are passed over.
+
+    Raises:
+        Unavailable: the worker went away.
+        Invalid: it sent something else.
+    """
+    while (message := await _next(context)) is not None:
+        kind = message.WhichOneof("message")
+        if kind in kinds:
+            return message
+        if kind != "heartbeat":
+            raise Invalid("the worker sent a message out of turn")
+    raise Unavailable("the worker went away while joining")
+
+
+async def _send(context: Stream, message: pb.MainMessage) -> None:
+    try:
+        await context.write(message)
+    except (grpc.RpcError, asyncio.InvalidStateError) as exc:
+        raise Unavailable("the worker went away") from exc
+
+
+async def _send_all(context: Stream, outbox: Outbox) -> None:
+    while (message := await outbox.get()) is not None:
+        await _send(context, message)

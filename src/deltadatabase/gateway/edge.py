@@ -1,0 +1,171 @@
+"""The outermost ASGI layer: every request enters here and every answer leaves here.
+
+It checks what frameworks decode leniently, bounds bodies, names requests, and turns every
+failure into a problem document. Entity requests, the hot path, skip the framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple
+
+from deltadatabase.clock import Clock, Random
+from deltadatabase.errors import DeltaError, Internal
+from deltadatabase.gateway.asgi import Answer, ASGIApp, Headers, Message, Receive, Scope, Send, send_answer
+from deltadatabase.gateway.body import Body
+from deltadatabase.gateway.problem import problem
+from deltadatabase.gateway.request import Head, check_local, examine, request_id_of
+from deltadatabase.telemetry.logging import get_logger
+
+_log = get_logger(__name__)
+
+_EXCHANGE: Final = "deltadatabase.exchange"
+_REQUEST_ID_BYTES: Final = 8
+_ROUTABLE: Final = frozenset({"GET", "PUT", "POST", "DELETE", "PATCH"})
+_NO_METHOD: Final = "refused"
+"""Sent down instead of methods that no route serves; the framework would answer OPTIONS itself."""
+
+
+class Exchange(NamedTuple):
+    """One request under way.
+
+    Attributes:
+        head: its checked beginning.
+        body: None when it has none.
+        request_id: names it in logs and answers.
+    """
+
+    head: Head
+    body: Body | None
+    request_id: str
+
+    async def read_body(self, limit_bytes: int) -> bytes:
+        """All of the body, b"" without one. Raises TooLarge, RequestTimeout, Invalid."""
+        return b"" if self.body is None else await self.body.read(limit_bytes)
+
+
+EntityHandler = Callable[[Exchange], Awaitable[Answer]]
+
+
+def exchange_of(scope: object) -> Exchange:
+    """The exchange that the edge put into an ASGI scope."""
+    exchange = scope[_EXCHANGE]  # type: ignore[index]
+    assert isinstance(exchange, Exchange)
+    return exchange
+
+
+class Edge:
+    """Wraps the application.
+
+    Args:
+        app: serves everything but entities; lets ``DeltaError`` pass.
+        entity: serves the paths that begin with ``entity_prefix``.
+        entity_prefix: such as ``/entity/``.
+        local_only: refuse what a foreign web page may have sent (dev mode).
+        body_timeout_s: time for a body of one MiB.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        entity: EntityHandler,
+        *,
+        entity_prefix: str,
+        clock: Clock,
+        random: Random,
+        local_only: bool,
+        body_timeout_s: float,
+    ) -> None:
+        self._app = app
+        self._entity = entity
+        self._entity_prefix = entity_prefix
+        self._clock = clock
+        self._random = random
+        self._local_only = local_only
+        self._body_timeout_s = body_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        reply = _Reply(send, request_id_of(scope["headers"], self._new_id), self._clock)
+        try:
+            exchange = self._open(scope, receive, reply)
+            if exchange.head.path.startswith(self._entity_prefix):
+                answer = await self._entity(exchange)
+            else:
+                await self._delegate(scope, receive, reply, exchange)
+                return
+        except DeltaError as exc:
+            if isinstance(exc, Internal):
+                _log.error("internal error", error=exc, request_id=reply.request_id)
+            answer = problem(exc, reply.request_id)
+        except Exception as exc:  # noqa: BLE001 - the last resort: a client always gets an answer
+            # The log shows its class only: the message may hold anything, a document included.
+            _log.error("unexpected failure", error=exc, request_id=reply.request_id)
+            answer = problem(Internal("internal error"), reply.request_id)
+        await send_answer(answer, await reply.headers(answer.timing), send, with_body=reply.with_body)
+
+    def _new_id(self) -> str:
+        return self._random(_REQUEST_ID_BYTES).hex()
+
+    def _open(self, scope: Scope, receive: Receive, reply: _Reply) -> Exchange:
+        reply.with_body = scope["method"] != "HEAD"
+        head = examine(scope)
+        body = None
+        if head.has_body:
+            body = reply.body = Body(
+                receive,
+                head.content_length,
+                waits=b"expect" in head.fields,
+                timeout_s=self._body_timeout_s,
+            )
+        reply.reusable = True
+        if self._local_only:
+            check_local(head.fields)
+        return Exchange(head, body, reply.request_id)
+
+    async def _delegate(self, scope: Scope, receive: Receive, reply: _Reply, exchange: Exchange) -> None:
+        method = "GET" if exchange.head.method == "HEAD" else exchange.head.method
+        scope["method"] = method if method in _ROUTABLE else _NO_METHOD
+        scope["path"] = exchange.head.path
+        scope[_EXCHANGE] = exchange
+        await self._app(scope, receive, reply.forward)
+
+
+class _Reply:
+    """What every answer gets on its way out."""
+
+    __slots__ = ("_clock", "_send", "_started_s", "body", "request_id", "reusable", "with_body")
+
+    def __init__(self, send: Send, request_id: str, clock: Clock) -> None:
+        self._send = send
+        self._clock = clock
+        self._started_s = clock.monotonic_s()
+        self.request_id = request_id
+        self.body: Body | None = None
+        self.reusable = False
+        """The request was understood, so what follows on its connection is the next one."""
+        self.with_body = True
+
+    async def headers(self, timing: str = "") -> Headers:
+        """The headers of every answer, once what is left of the request's body was dropped."""
+        total_ms = (self._clock.monotonic_s() - self._started_s) * 1000
+        headers: Headers = [
+            (b"x-request-id", self.request_id.encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"server-timing", f"total;dur={total_ms:.3f}{timing}".encode()),
+        ]
+        if self.body is not None and not await self.body.drop():
+            self.reusable = False
+        if not self.reusable:
+            headers.append((b"connection", b"close"))
+        return headers
+
+    async def forward(self, message: Message) -> None:
+        """Pass a message of the application on, completed."""
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *await self.headers()]
+        elif not self.with_body:
+            message["body"] = b""
+        await self._send(message)

@@ -1,0 +1,517 @@
+"""The router: finds the owner of each entity, sends it the command, and judges its reply.
+
+The protocol is ARCHITECTURE section 3. What keeps it safe here: a reply counts only while the
+term it was asked under is still the shard's (I6); a read that lost its owner is sent again; a
+write is sent again only after an answer that says it was certainly not applied, otherwise its
+write id is looked up in the store by the present owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final, Protocol
+
+import msgspec
+
+from deltadatabase.clock import Clock, Random
+from deltadatabase.errors import (
+    Conflict,
+    DeltaError,
+    NotOwner,
+    OutcomeUnknown,
+    Overloaded,
+    PartlyApplied,
+    Unavailable,
+)
+from deltadatabase.limits import (
+    BATCH_IN_FLIGHT_MAX,
+    HELD_REQUESTS_MAX,
+    MOVE_HOLD_S,
+    REQUEST_TIMEOUT_MS,
+    SCHEMA_ROUNDS_MAX,
+    WRITE_ID_BYTES,
+)
+from deltadatabase.model import Command, Op, Result
+from deltadatabase.placement.membership import Member, Placement
+from deltadatabase.placement.ring import shard_of
+
+RETRY_PAUSE_S: Final = 0.02
+RESEND_CODES: Final = frozenset({"link_down", "not_owner"})
+"""Codes of ``Unavailable`` that a look at the present owner can cure."""
+
+
+class Link(Protocol):
+    """The way to one worker, in this process or over gRPC."""
+
+    async def call(self, command: Command) -> Result:
+        """Send a command and wait for its answer. Raises DeltaError."""
+        ...
+
+
+class Revisions(Protocol):
+    """The revision of each schema (``gateway.state.ClusterState``)."""
+
+    def revision(self, schema_id: str) -> int: ...
+
+    def raise_revisions(self, schema_ids: Iterable[str]) -> None: ...
+
+
+class Router:
+    """Routes commands over the joined workers.
+
+    Args:
+        clock: monotonic time for deadlines.
+        random: write ids.
+        revisions: schema revisions.
+        timeout_ms: time for one request of a client.
+    """
+
+    def __init__(
+        self, *, clock: Clock, random: Random, revisions: Revisions, timeout_ms: int = REQUEST_TIMEOUT_MS
+    ) -> None:
+        self._clock = clock
+        self._random = random
+        self._revisions = revisions
+        self._timeout_s = timeout_ms / 1000
+        self._placement: Placement | None = None
+        self._links: dict[str, Link] = {}
+        self._in_flight: list[int] = []
+        self._held: dict[int, asyncio.Future[None]] = {}
+        self._held_requests = 0
+        self._quiet = asyncio.Event()
+        self._changed: asyncio.Future[None] | None = None
+        self._rebalancing = asyncio.Lock()
+        self._next_link = 0
+        #: Why no data is served now: a reason code and a sentence, or None.
+        self.closed: tuple[str, str] | None = None
+        #: Called when an entity with a term was met that this main worker never issued.
+        self.on_foreign_term: Callable[[int], None] = lambda term: None
+        #: Called when fewer than half of the reserved epochs are left.
+        self.on_epochs_low: Callable[[], None] = lambda: None
+
+    # -- placement ---------------------------------------------------------------------
+
+    @property
+    def placement(self) -> Placement | None:
+        """The table, once a database is bound."""
+        return self._placement
+
+    def bind(self, placement: Placement) -> None:
+        """Serve one database from now on. Called once, before the first ``join``."""
+        self._placement = placement
+        self._in_flight = [0] * placement.shards
+
+    async def join(self, member: Member, link: Link) -> None:
+        """Let a worker in and move its shards to it, without failing a request."""
+        placement = self._bound()
+        self._links[member.instance_id] = link
+        placement.add(member)
+        await self._rebalance()
+
+    async def drain(self, instance_id: str) -> None:
+        """Move everything away from a worker that wants to go."""
+        self._bound().drain(instance_id)
+        await self._rebalance()
+
+    def leave(self, instance_id: str) -> None:
+        """End a membership at once: the worker died, or is gone after its drain."""
+        placement = self._bound()
+        self._links.pop(instance_id, None)
+        placement.remove(instance_id)
+        self._apply(placement.orphans())
+
+    def retry_orphans(self) -> None:
+        """Give shards without an owner away; after epochs ran out and were reserved again."""
+        self._apply(self._bound().orphans())
+
+    async def _rebalance(self) -> None:
+        """Hold the moving shards' requests, let those in flight end, then raise the terms."""
+        async with self._rebalancing:
+            placement = self._bound()
+            moving = placement.pending()
+            if not moving:
+                return
+            hold: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            for shard in moving:
+                self._held[shard] = hold
+            try:
+                await self._wait_quiet(moving)
+                self._apply(moving)
+            finally:
+                for shard in moving:
+                    self._held.pop(shard, None)
+                hold.set_result(None)
+
+    async def _wait_quiet(self, shards: list[int]) -> None:
+        deadline = self._clock.monotonic_s() + MOVE_HOLD_S
+        while busy := [shard for shard in shards if self._in_flight[shard]]:
+            left = deadline - self._clock.monotonic_s()
+            if left <= 0:
+                return  # Safe all the same: late replies are dropped, their writes looked up.
+            shards = busy
+            self._quiet.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._quiet.wait()
+            except TimeoutError:
+                return
+
+    def _apply(self, shards: list[int]) -> None:
+        placement = self._bound()
+        try:
+            placement.apply(shards)
+        except Unavailable:
+            self.on_epochs_low()  # The shards stay without an owner (503) until some are reserved.
+        else:
+            if placement.epoch_limit - placement.epoch < EPOCHS_LOW:
+                self.on_epochs_low()
+        if self._changed is not None:
+            self._changed.set_result(None)
+            self._changed = None
+
+    def _bound(self) -> Placement:
+        if self._placement is None:
+            raise Unavailable("no worker has joined", code="no_worker")
+        return self._placement
+
+    # -- entities ----------------------------------------------------------------------
+
+    async def get(
+        self,
+        schema_id: str,
+        key: str,
+        *,
+        if_none_match: tuple[str, ...] | None = None,
+        request_id: str = "",
+    ) -> Result:
+        """Read one entity. Raises NotFound, Unavailable, Corrupt."""
+        command = Command(
+            op=Op.GET, schema_id=schema_id, key=key, if_none_match=if_none_match, request_id=request_id
+        )
+        return await self._read(command)
+
+    async def put(
+        self, schema_id: str, documents: Mapping[str, bytes], *, request_id: str = ""
+    ) -> dict[str, Result]:
+        """Write entities; all are validated, under one version of the schema, before any is stored.
+
+        Raises:
+            Invalid: a document is refused; nothing was stored.
+            PartlyApplied: the store failed part-way; tells the outcome of each key.
+        """
+        if len(documents) == 1:
+            ((key, document),) = documents.items()
+            return {key: await self.put_one(schema_id, key, document, request_id=request_id)}
+        commands = [
+            self._write_command(Op.PUT, schema_id, key, document=document, request_id=request_id)
+            for key, document in documents.items()
+        ]
+        pinned = await self._validate_all(commands)
+        outcomes = await _gather(
+            [
+                self._write(msgspec.structs.replace(command, validated=True, schema_hash=pinned))
+                for command in commands
+            ]
+        )
+        failed = [outcome for outcome in outcomes if isinstance(outcome, DeltaError)]
+        if failed and len(failed) == len(outcomes) and all(error.certain for error in failed):
+            raise failed[0]
+        if failed:
+            cause = next((error for error in failed if not error.certain), failed[0])
+            raise PartlyApplied(
+                "some of the entities were not stored",
+                outcomes={
+                    command.key: outcome.version if isinstance(outcome, Result) else outcome.code
+                    for command, outcome in zip(commands, outcomes, strict=True)
+                },
+                cause=cause,
+            )
+        return {
+            command.key: outcome
+            for command, outcome in zip(commands, outcomes, strict=True)
+            if isinstance(outcome, Result)
+        }
+
+    async def put_one(
+        self,
+        schema_id: str,
+        key: str,
+        document: bytes,
+        *,
+        if_match: tuple[str, ...] | None = None,
+        if_none_match: tuple[str, ...] | None = None,
+        request_id: str = "",
+    ) -> Result:
+        """Write one entity, under conditions if any are given.
+
+        Raises:
+            Invalid: the schema refuses the document.
+            VersionMismatch: a condition fails.
+            OutcomeUnknown: it may have been stored.
+        """
+        return await self._write(
+            self._write_command(
+                Op.PUT,
+                schema_id,
+                key,
+                document=document,
+                if_match=if_match,
+                if_none_match=if_none_match,
+                request_id=request_id,
+            )
+        )
+
+    async def delete(
+        self,
+        schema_id: str,
+        key: str,
+        *,
+        if_match: tuple[str, ...] | None = None,
+        request_id: str = "",
+    ) -> Result:
+        """Delete one entity; ``found`` tells whether there was one. Raises like ``put_one``."""
+        return await self._write(
+            self._write_command(Op.DELETE, schema_id, key, if_match=if_match, request_id=request_id)
+        )
+
+    def _write_command(
+        self,
+        op: Op,
+        schema_id: str,
+        key: str,
+        *,
+        document: bytes = b"",
+        if_match: tuple[str, ...] | None = None,
+        if_none_match: tuple[str, ...] | None = None,
+        request_id: str = "",
+    ) -> Command:
+        return Command(
+            op=op,
+            schema_id=schema_id,
+            key=key,
+            document=document,
+            write_id=self._random(WRITE_ID_BYTES),
+            if_match=if_match,
+            if_none_match=if_none_match,
+            revision=self._revisions.revision(schema_id),
+            request_id=request_id,
+        )
+
+    async def _validate_all(self, commands: list[Command]) -> str:
+        """Check all documents under one schema version and return its hash."""
+        for _ in range(SCHEMA_ROUNDS_MAX):
+            revision = self._revisions.revision(commands[0].schema_id)
+            outcomes = await _gather(
+                [
+                    self._read(
+                        msgspec.structs.replace(command, op=Op.VALIDATE, write_id=b"", revision=revision)
+                    )
+                    for command in commands
+                ]
+            )
+            for outcome in outcomes:
+                if isinstance(outcome, DeltaError):
+                    raise outcome
+            hashes = {outcome.schema_hash for outcome in outcomes if isinstance(outcome, Result)}
+            if len(hashes) == 1:
+                return hashes.pop()
+        raise Conflict("schema kept changing while documents were being checked", code="schema_changed")
+
+    async def _read(self, command: Command) -> Result:
+        """Send a command that changes nothing until a reply counts or the time is up."""
+        deadline = self._clock.monotonic_s() + self._timeout_s
+        while True:
+            try:
+                result, current = await self._send(command, deadline)
+            except (NotOwner, OutcomeUnknown) as exc:
+                await self._pause(deadline, exc)
+            except Unavailable as exc:
+                if exc.code not in RESEND_CODES:
+                    raise
+                await self._pause(deadline, exc)
+            else:
+                if current:
+                    return result
+
+    async def _write(self, command: Command) -> Result:
+        """Send a write until it is certainly applied or certainly not, or the time is up."""
+        deadline = self._clock.monotonic_s() + self._timeout_s
+        while True:
+            try:
+                result, current = await self._send(command, deadline)
+            except OutcomeUnknown as exc:
+                return await self._resolve(command, deadline, exc)
+            except Unavailable as exc:
+                if not isinstance(exc, NotOwner) and exc.code not in RESEND_CODES:
+                    raise
+                await self._pause(deadline, exc)
+            else:
+                if current:
+                    return result
+                return await self._resolve(command, deadline, None)
+
+    async def _resolve(self, command: Command, deadline: float, cause: OutcomeUnknown | None) -> Result:
+        """Let the present owner look for the write in the store.
+
+        Raises:
+            OutcomeUnknown: it isn't there, but may still land; or nobody could look.
+        """
+        unknown = OutcomeUnknown("the write may or may not have been stored; read before you try again")
+        lookup = msgspec.structs.replace(
+            command, op=Op.RESOLVE, document=b"", if_match=None, if_none_match=None, validated=False
+        )
+        while True:
+            try:
+                result, current = await self._send(lookup, deadline)
+            except (Unavailable, Overloaded, OutcomeUnknown):
+                try:
+                    await self._pause(deadline, unknown)
+                except Unavailable:
+                    raise unknown from cause
+            except DeltaError:
+                raise unknown from cause
+            else:
+                if current and result.found:
+                    return result
+                if current:
+                    raise unknown from cause
+
+    async def _send(self, command: Command, deadline: float) -> tuple[Result, bool]:
+        """Send a command once, to the present owner.
+
+        Returns:
+            The result, and whether the shard's term is still the one it was asked under.
+
+        Raises:
+            DeltaError: of the worker or the link, if it counts; NotOwner where it does not
+                (a certain failure under a term that has passed says nothing of the present).
+        """
+        if self.closed is not None:
+            raise Unavailable(self.closed[1], code=self.closed[0])
+        placement = self._placement
+        if placement is None:
+            raise Unavailable("no worker has joined", code="no_worker")
+        shard = shard_of(command.schema_id, command.key, placement.shards)
+        while (hold := self._held.get(shard)) is not None:
+            await self._wait_held(hold)
+        owner = placement.owners[shard]
+        if owner is None:
+            raise Unavailable("no worker is there for this entity", code="no_worker")
+        term = placement.terms[shard]
+        left_ms = int((deadline - self._clock.monotonic_s()) * 1000)
+        if left_ms <= 0:
+            raise Unavailable("the workers did not answer in time", code="timeout")
+        self._in_flight[shard] += 1
+        try:
+            result = await self._links[owner].call(
+                msgspec.structs.replace(command, shard=shard, term=term, timeout_ms=left_ms)
+            )
+        except NotOwner as exc:
+            if exc.term > placement.epoch:
+                self.on_foreign_term(exc.term)
+            raise
+        except DeltaError as exc:
+            if exc.certain and placement.terms[shard] != term:
+                raise NotOwner("owner changed meanwhile") from exc
+            raise
+        finally:
+            self._in_flight[shard] -= 1
+            if shard in self._held and not self._in_flight[shard]:
+                self._quiet.set()
+        return result, placement.terms[shard] == term
+
+    async def _wait_held(self, hold: asyncio.Future[None]) -> None:
+        if self._held_requests >= HELD_REQUESTS_MAX:
+            raise Overloaded("too many requests wait for shards that are moving", code="moving")
+        self._held_requests += 1
+        try:
+            await asyncio.shield(hold)
+        finally:
+            self._held_requests -= 1
+
+    async def _pause(self, deadline: float, exc: DeltaError) -> None:
+        """Wait for a change of placement, or a moment; raise when the time is up."""
+        left = deadline - self._clock.monotonic_s()
+        if left <= RETRY_PAUSE_S:
+            raise Unavailable("the workers did not answer in time", code="timeout") from exc
+        if self._changed is None:
+            self._changed = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(RETRY_PAUSE_S):
+                await asyncio.shield(self._changed)
+        except TimeoutError:
+            return
+
+    # -- schemas -----------------------------------------------------------------------
+
+    async def schema_get(self, schema_id: str) -> Result:
+        """Read a schema as stored. Raises NotFound."""
+        return await self.any_worker(Command(op=Op.SCHEMA_GET, schema_id=schema_id))
+
+    async def schema_put(self, schema_id: str, document: bytes) -> Result:
+        """Store a schema; it holds for every write that begins after this returns.
+
+        Raises:
+            Invalid: not a schema that is served here.
+        """
+        return await self._change_schema(Command(op=Op.SCHEMA_PUT, schema_id=schema_id, document=document))
+
+    async def schema_delete(self, schema_id: str) -> Result:
+        """Remove a schema. Raises NotFound."""
+        return await self._change_schema(Command(op=Op.SCHEMA_DELETE, schema_id=schema_id))
+
+    async def schema_list(self) -> tuple[str, ...]:
+        """Return the ids of all schemas, ascending."""
+        return (await self.any_worker(Command(op=Op.SCHEMA_LIST))).names
+
+    async def namespaces(self) -> tuple[str, ...]:
+        """Return every schema id that holds an entity or has a schema, ascending."""
+        return (await self.any_worker(Command(op=Op.NAMESPACES))).names
+
+    async def _change_schema(self, command: Command) -> Result:
+        # Raised after the store has the change and before the answer leaves, also where the
+        # answer is lost: whoever validates under the new revision fetches afterwards.
+        try:
+            return await self.any_worker(command)
+        finally:
+            self._revisions.raise_revisions([command.schema_id])
+
+    async def any_worker(self, command: Command) -> Result:
+        """Send a command that concerns no entity to one worker after the other until one answers.
+
+        Raises:
+            Unavailable: ``no_worker``.
+            OutcomeUnknown: a change was sent and its answer lost.
+        """
+        if self.closed is not None:
+            raise Unavailable(self.closed[1], code=self.closed[0])
+        links = list(self._links.values())
+        self._next_link += 1
+        for attempt in range(len(links)):
+            try:
+                return await links[(self._next_link + attempt) % len(links)].call(command)
+            except OutcomeUnknown:
+                if command.op in (Op.SCHEMA_PUT, Op.SCHEMA_DELETE):
+                    raise
+            except Unavailable as exc:
+                if exc.code not in RESEND_CODES:
+                    raise
+        raise Unavailable("no worker has joined", code="no_worker")
+
+
+EPOCHS_LOW: Final = 1000
+
+
+async def _gather(calls: list[Awaitable[Result]]) -> list[Result | DeltaError]:
+    """Await all, a bounded number at a time; errors of the tree are results here."""
+    gate = asyncio.Semaphore(BATCH_IN_FLIGHT_MAX)
+
+    async def one(call: Awaitable[Result]) -> Result | DeltaError:
+        async with gate:
+            try:
+                return await call
+            except DeltaError as exc:
+                return exc
+
+    return list(await asyncio.gather(*(one(call) for call in calls)))

@@ -1,0 +1,328 @@
+"""The cluster as the main worker knows it: who has joined, which database is served, what is wrong.
+
+Effects on members go through here in one order, whether a worker is a process that joined over
+gRPC or the embedded one: bind the database, reserve epochs, join the router, watch heartbeats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import msgspec
+
+from deltadatabase.clock import Clock, Random
+from deltadatabase.errors import Conflict, DeltaError, Unavailable
+from deltadatabase.gateway.forwarding import Router
+from deltadatabase.gateway.state import ClusterState
+from deltadatabase.limits import EPOCH_BLOCK, MEMBERSHIP_TIMEOUT_S, WRITE_ID_BYTES
+from deltadatabase.model import (
+    Command,
+    MemberInfo,
+    MemberState,
+    Op,
+    ReadinessCheck,
+    Result,
+    StoreReport,
+)
+from deltadatabase.placement.health import Heartbeats
+from deltadatabase.placement.membership import Member, Placement
+from deltadatabase.telemetry.logging import get_logger
+
+WATCH_INTERVAL_S: Final = 0.1
+GONE_KEPT_S: Final = 3600.0
+GONE_KEPT_MAX: Final = 1000
+
+log = get_logger(__name__)
+
+
+class MemberLink(Protocol):
+    """The way to a worker, which can be cut."""
+
+    async def call(self, command: Command) -> Result: ...
+
+    def close(self) -> Coroutine[None, None, None]: ...
+
+
+@dataclass(slots=True, eq=False)
+class Membership:
+    """One worker's stay in the cluster.
+
+    Attributes:
+        info: what ``GET /admin/workers`` shows.
+        link: carries its commands.
+        on_replaced: tells the worker that another instance took its id.
+        ended: set when the stay is over, for whatever reason.
+    """
+
+    info: MemberInfo
+    link: MemberLink
+    on_replaced: Callable[[], None]
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Cluster:
+    """Members, the database that they serve, and readiness.
+
+    Args:
+        router: told of joins, moves and deaths.
+        state: reserved epochs and schema revisions.
+        clock: heartbeat times.
+        random: names reservations of epochs.
+        member_timeout_s: a member not heard of for longer is out.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        state: ClusterState,
+        *,
+        clock: Clock,
+        random: Random,
+        member_timeout_s: float = MEMBERSHIP_TIMEOUT_S,
+    ) -> None:
+        self._router = router
+        self._state = state
+        self._clock = clock
+        self._random = random
+        self._heartbeats = Heartbeats(member_timeout_s)
+        self._members: dict[str, Membership] = {}
+        self._gone: dict[str, MemberInfo] = {}
+        self._reports: dict[str, StoreReport] = {}
+        self._database_id = ""
+        self._binding = asyncio.Lock()
+        self._templates: dict[str, str] | None = None
+        self._start_failure: tuple[str, str] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reserving = False
+        router.on_foreign_term = self._foreign_term
+        router.on_epochs_low = self._epochs_low
+
+    # -- what the REST side shows ------------------------------------------------------
+
+    def members(self) -> Sequence[MemberInfo]:
+        """Every member, and those that vanished in the last hour, by worker id."""
+        horizon = self._clock.wall_ms() - GONE_KEPT_S * 1000
+        known = {info.worker_id: info for info in self._gone.values() if info.last_seen_ms > horizon}
+        known.update((m.info.worker_id, m.info) for m in self._members.values())
+        return [known[worker_id] for worker_id in sorted(known)]
+
+    def store_reports(self) -> Mapping[str, StoreReport]:
+        """The start-up probe of each member's store, by worker id."""
+        return {m.info.worker_id: self._reports[instance_id] for instance_id, m in self._members.items()}
+
+    def readiness(self) -> Sequence[ReadinessCheck]:
+        """Whether data is served now, and if not, why."""
+        closed = self._router.closed
+        serving = bool(self._members)
+        failure = None if serving else self._start_failure
+        placement = self._router.placement
+        owned = placement is not None and not placement.orphans()
+        return [
+            ReadinessCheck("workers", True, "ok", f"workers={len(self._members)}")
+            if serving
+            else ReadinessCheck("workers", False, "no_worker", "no worker has joined"),
+            ReadinessCheck("store", True, "ok", "probed by each worker before it joined")
+            if failure is None and (serving or self._database_id)
+            else ReadinessCheck("store", False, *(failure or ("not_probed", "no worker has opened it yet"))),
+            ReadinessCheck("placement", True, "ok", f"epoch={placement.epoch}")
+            if placement is not None and owned
+            else ReadinessCheck("placement", False, "no_owner", "some shards have no owner"),
+            ReadinessCheck("ownership", True, "ok", "no other main worker was seen on this store")
+            if closed is None
+            else ReadinessCheck("ownership", False, *closed),
+        ]
+
+    # -- memberships -------------------------------------------------------------------
+
+    async def admit(
+        self,
+        info: MemberInfo,
+        report: StoreReport,
+        link: MemberLink,
+        *,
+        on_replaced: Callable[[], None] = lambda: None,
+        watched: bool = True,
+    ) -> Membership:
+        """Make a worker that has opened its store a member, and move its shards to it.
+
+        Args:
+            info: the worker; its state and time are set here.
+            report: what it found in its store.
+            link: its data link, already open.
+            on_replaced: called when a later instance takes its id.
+            watched: whether it must be heard of regularly.
+
+        Raises:
+            Conflict: its store is another database, or another main worker uses it.
+            DeltaError: epochs could not be reserved.
+        """
+        async with self._binding:
+            await self._bind(report, link)
+        self._start_failure = None
+        membership = Membership(info, link, on_replaced)
+        placement = self._router.placement
+        former = placement.instance_of(info.worker_id) if placement else None
+        if former is not None and (old := self._members.get(former)) is not None:
+            log.warning("worker id was taken over by a newer instance", worker_id=info.worker_id)
+            old.on_replaced()
+            self.leave(former)
+        self._gone.pop(info.worker_id, None)
+        self._reports[info.instance_id] = report
+        self._members[info.instance_id] = membership
+        if watched:
+            self._heartbeats.heard(info.instance_id, self._clock.monotonic_s())
+        self._seen(membership, MemberState.AVAILABLE)
+        await self._router.join(Member(info.worker_id, info.instance_id), link)
+        log.info("worker joined", worker_id=info.worker_id, workers=len(self._members), epoch=self.epoch)
+        return membership
+
+    def heard(self, instance_id: str, highest_epoch_stored: int) -> None:
+        """Take a heartbeat in. Ignored for who is no member."""
+        membership = self._members.get(instance_id)
+        if membership is None:
+            return
+        self._heartbeats.heard(instance_id, self._clock.monotonic_s())
+        self._seen(membership, membership.info.state)
+        placement = self._router.placement
+        if placement is not None and highest_epoch_stored > placement.epoch_limit and not self._reserving:
+            self._close_foreign()
+
+    async def drain(self, instance_id: str) -> None:
+        """Move everything away from a member; returns when it owns nothing any more."""
+        if (membership := self._members.get(instance_id)) is None:
+            return
+        self._seen(membership, MemberState.DRAINING)
+        log.info("worker drains", worker_id=membership.info.worker_id)
+        await self._router.drain(instance_id)
+
+    def leave(self, instance_id: str) -> None:
+        """End a stay: its shards go to others at once, its link is cut."""
+        membership = self._members.pop(instance_id, None)
+        if membership is None:
+            return
+        self._heartbeats.forget(instance_id)
+        self._reports.pop(instance_id, None)
+        self._router.leave(instance_id)
+        info = membership.info
+        if info.state is not MemberState.DRAINING and len(self._gone) < GONE_KEPT_MAX:
+            self._gone[info.worker_id] = msgspec.structs.replace(info, state=MemberState.UNREACHABLE)
+        membership.ended.set()
+        self._spawn(membership.link.close())
+        log.info("worker left", worker_id=info.worker_id, workers=len(self._members), epoch=self.epoch)
+
+    def start_failed(self, worker_id: str, code: str, detail: str) -> None:
+        """A worker could not open the store: say so in ``/readyz``."""
+        self._start_failure = (code, detail)
+        log.error("worker cannot serve", worker_id=worker_id, code=code, detail=detail)
+
+    @property
+    def epoch(self) -> int:
+        """The present epoch, 0 before the first member."""
+        return self._router.placement.epoch if self._router.placement else 0
+
+    def polls(self, instance_id: str) -> bool:
+        """Whether this member is the one that watches templates and epochs in the store."""
+        return next(iter(self._members), None) == instance_id
+
+    def templates_seen(self, templates: Mapping[str, str]) -> None:
+        """Take a snapshot of all templates in; raise the revision of what others changed."""
+        before = self._templates
+        self._templates = dict(templates)
+        changed = changed_templates(before or {}, templates)
+        if changed:
+            self._state.raise_revisions(changed)
+        if changed and before is not None:
+            log.info("schemas changed in the store", schema_ids=changed[:20], count=len(changed))
+
+    async def watch(self) -> None:
+        """End the stay of members that are not heard of. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            for instance_id in self._heartbeats.expired(self._clock.monotonic_s()):
+                if (membership := self._members.get(instance_id)) is not None:
+                    log.warning("worker is silent", worker_id=membership.info.worker_id)
+                self.leave(instance_id)
+
+    async def close(self) -> None:
+        """Cut every link."""
+        for membership in list(self._members.values()):
+            await membership.link.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- database and epochs -----------------------------------------------------------
+
+    async def _bind(self, report: StoreReport, link: MemberLink) -> None:
+        database = report.database
+        placement = self._router.placement
+        if placement is not None:
+            if database.database_id != self._database_id:
+                raise Conflict("the worker's store holds another database", code="other_database")
+            if database.highest_epoch > placement.epoch_limit and not self._reserving:
+                self._close_foreign()
+            if self._router.closed is not None:
+                raise Conflict(self._router.closed[1], code=self._router.closed[0])
+            return
+        known = max(database.highest_epoch, self._state.epoch_limit(database.database_id))
+        limit = known + EPOCH_BLOCK
+        if not (await link.call(self._reservation(database.highest_epoch, limit))).found:
+            raise Unavailable("another main worker is starting on this store", code="foreign_writer")
+        self._state.set_epoch_limit(database.database_id, limit)
+        self._database_id = database.database_id
+        self._router.bind(Placement(database.shards, epoch=known, epoch_limit=limit))
+
+    def _reservation(self, expected: int, highest: int) -> Command:
+        return Command(
+            op=Op.RESERVE_EPOCHS, term=expected, number=highest, write_id=self._random(WRITE_ID_BYTES)
+        )
+
+    def _epochs_low(self) -> None:
+        if not self._reserving:
+            self._reserving = True
+            self._spawn(self._reserve_more())
+
+    async def _reserve_more(self) -> None:
+        placement = self._router.placement
+        try:
+            if placement is None:
+                return
+            limit = placement.epoch_limit + EPOCH_BLOCK
+            if not (await self._router.any_worker(self._reservation(placement.epoch_limit, limit))).found:
+                self._close_foreign()
+                return
+            self._state.set_epoch_limit(self._database_id, limit)
+            placement.epoch_limit = limit
+            self._router.retry_orphans()
+        except DeltaError as exc:
+            log.warning("no further epochs could be reserved", code=exc.code)
+        finally:
+            self._reserving = False
+
+    def _foreign_term(self, term: int) -> None:
+        log.error("an entity was written under a term that was never issued here", term=term)
+        self._close_foreign()
+
+    def _close_foreign(self) -> None:
+        if self._router.closed is None:
+            log.error("another main worker uses this store; stop one of the two, then restart the other")
+            self._router.closed = ("foreign_writer", "another main worker uses this store")
+
+    def _seen(self, membership: Membership, state: MemberState) -> None:
+        membership.info = msgspec.structs.replace(
+            membership.info, state=state, last_seen_ms=self._clock.wall_ms()
+        )
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def changed_templates(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return the schema ids that were added, removed or replaced between two snapshots."""
+    names = before.keys() | now.keys()
+    return sorted(schema_id for schema_id in names if before.get(schema_id) != now.get(schema_id))

@@ -1,0 +1,78 @@
+"""What the REST side needs from the rest of the main worker; the router fulfils it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from deltadatabase.model import MemberInfo, ReadinessCheck, Result, StoreReport
+
+
+class Entities(Protocol):
+    """Documents by schema id and key. Names are checked by the caller; all methods raise ``DeltaError``."""
+
+    async def get(
+        self,
+        schema_id: str,
+        key: str,
+        *,
+        if_none_match: tuple[str, ...] | None = None,
+        request_id: str = "",
+    ) -> Result:
+        """Read an entity. Raises NotFound."""
+        ...
+
+    async def put(
+        self, schema_id: str, documents: Mapping[str, bytes], *, request_id: str = ""
+    ) -> dict[str, Result]:
+        """Write entities; every document is validated before the first is stored.
+
+        Raises:
+            Invalid: the schema refuses a document; nothing was stored.
+            PartlyApplied: the store failed part-way.
+        """
+        ...
+
+    async def delete(self, schema_id: str, key: str, *, request_id: str = "") -> Result:
+        """Remove an entity; an absent one is fine."""
+        ...
+
+
+class Schemas(Protocol):
+    """JSON Schemas by id."""
+
+    async def schema_get(self, schema_id: str) -> Result:
+        """Read a schema: ``Result.document``. Raises NotFound."""
+        ...
+
+    async def schema_put(self, schema_id: str, document: bytes) -> Result:
+        """Check and store a schema, in force for every write begun after the return. Raises Invalid."""
+        ...
+
+    async def schema_delete(self, schema_id: str) -> Result:
+        """Remove a schema. Raises NotFound."""
+        ...
+
+    async def schema_list(self) -> tuple[str, ...]:
+        """Ids of all stored schemas, in order of the stored names."""
+        ...
+
+    async def namespaces(self) -> tuple[str, ...]:
+        """Every schema id that holds an entity or a schema, in order of the stored names."""
+        ...
+
+
+class Cluster(Protocol):
+    """State of the workers and the store, from memory: no call does I/O."""
+
+    def members(self) -> Sequence[MemberInfo]:
+        """Workers that joined, by worker id."""
+        ...
+
+    def readiness(self) -> Sequence[ReadinessCheck]:
+        """What must hold for data to be served, each with its present state."""
+        ...
+
+    def store_reports(self) -> Mapping[str, StoreReport]:
+        """What each worker's start-up probe found, by worker id."""
+        ...

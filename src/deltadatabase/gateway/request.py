@@ -1,0 +1,200 @@
+"""What an HTTP request says before its body: decided from raw bytes, without I/O.
+
+The server below decodes paths leniently (invalid UTF-8 becomes U+FFFD), so two different
+requests could look alike; everything here starts from the bytes that were sent.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from itertools import chain
+from typing import Final, NamedTuple
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from deltadatabase import limits
+from deltadatabase.errors import Denied, Invalid, TooLarge
+from deltadatabase.gateway.asgi import Headers, Scope
+
+_LINE_OVERHEAD_BYTES: Final = 4
+"""``: `` and the line end of each header line."""
+_SINGLE_FIELDS: Final = frozenset(
+    {b"authorization", b"content-length", b"expect", b"host", b"origin", b"transfer-encoding"}
+)
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_VISIBLE_ASCII = re.compile(rb"[\x21-\x7e]+")
+# RFC 9110, section 8.8.3: entity-tag, here with the weakness mark left outside.
+_ETAG = re.compile(rb'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]*)?")
+
+
+class Head(NamedTuple):
+    """The checked beginning of a request.
+
+    Attributes:
+        method: as sent.
+        path: percent-decoded, valid UTF-8 without NUL.
+        query: raw bytes after the ``?``.
+        fields: headers by lower-case name; repeated ones are joined with ``, ``.
+        content_length: declared size of the body in bytes; None when it isn't declared.
+        has_body: a body follows.
+    """
+
+    method: str
+    path: str
+    query: bytes
+    fields: dict[bytes, bytes]
+    content_length: int | None
+    has_body: bool
+
+    @property
+    def authorization(self) -> str | None:
+        """The Authorization header; None without one."""
+        value = self.fields.get(b"authorization")
+        return None if value is None else value.decode("latin-1")
+
+
+def request_id_of(headers: Headers, make: Callable[[], str]) -> str:
+    """The client's ``X-Request-ID`` if it is visible ASCII of bounded length, else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id":
+            if len(value) <= limits.REQUEST_ID_BYTES_MAX and _VISIBLE_ASCII.fullmatch(value):
+                return value.decode("ascii")
+            break
+    return make()
+
+
+def examine(scope: Scope) -> Head:
+    """Check a request's line and headers.
+
+    Raises:
+        TooLarge: ``headers_too_large``.
+        Invalid: ``bad_path``, ``bad_header``, ``bad_framing``.
+    """
+    headers: Headers = scope["headers"]
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope["query_string"]
+    fields = dict(headers)
+    size = sum(map(len, chain.from_iterable(headers))) + _LINE_OVERHEAD_BYTES * len(headers)
+    if size + len(path) + len(query) > limits.HEADER_BYTES_MAX:
+        raise TooLarge(
+            f"the request line and headers are larger than {limits.HEADER_BYTES_MAX} bytes",
+            code="headers_too_large",
+        )
+    if len(fields) != len(headers):
+        fields = _joined(headers)
+    length = _content_length(fields)
+    return Head(
+        method=scope["method"],
+        path=decode_path(path),
+        query=query,
+        fields=fields,
+        content_length=length,
+        has_body=b"transfer-encoding" in fields or bool(length),
+    )
+
+
+def _joined(headers: Headers) -> dict[bytes, bytes]:
+    fields: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name not in fields:
+            fields[name] = value
+        elif name in _SINGLE_FIELDS:
+            raise Invalid("a header that may stand only once is repeated", code="bad_header")
+        else:
+            fields[name] += b", " + value
+    return fields
+
+
+def _content_length(fields: dict[bytes, bytes]) -> int | None:
+    value = fields.get(b"content-length")
+    if value is None:
+        return None
+    if b"transfer-encoding" in fields:
+        # Two framings of one body: the classic of request smuggling (RFC 9112, section 6.3).
+        raise Invalid("content-length and transfer-encoding exclude each other", code="bad_framing")
+    if not (value.isdigit() and len(value) < 19):
+        raise Invalid("content-length is not a number", code="bad_framing")
+    return int(value)
+
+
+def decode_path(raw: bytes) -> str:
+    """Percent-decode a path strictly.
+
+    Raises:
+        Invalid: ``bad_path``: a broken escape, invalid UTF-8, or NUL.
+    """
+    return _decode(raw, "path", "bad_path")
+
+
+def _decode(raw: bytes, what: str, code: str) -> str:
+    if b"%" in raw:
+        if _BAD_ESCAPE.search(raw):
+            raise Invalid(f"the {what} has a '%' without two hex digits", code=code)
+        raw = unquote_to_bytes(raw)
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise Invalid(f"the {what} is not valid UTF-8", code=code) from None
+    if "\0" in text:
+        raise Invalid(f"the {what} holds a NUL", code=code)
+    return text
+
+
+def query_values(query: bytes, name: str) -> list[str]:
+    """Values of the form parameter ``name`` in a raw query string, in order.
+
+    Raises:
+        Invalid: ``bad_query``: a broken escape, invalid UTF-8, or NUL anywhere in it.
+    """
+    values = []
+    for part in query.replace(b"+", b" ").split(b"&"):
+        key, _, value = (_decode(piece, "query", "bad_query") for piece in part.partition(b"="))
+        if key == name:
+            values.append(value)
+    return values
+
+
+def etags(value: bytes | None) -> tuple[str, ...] | None:
+    """ETags listed in an If-None-Match header, weakness ignored; ``("*",)``; None without any."""
+    if value is None:
+        return None
+    if value.strip() == b"*":
+        return ("*",)
+    return tuple(tag.decode("latin-1") for tag in _ETAG.findall(value)) or None
+
+
+def check_local(fields: dict[bytes, bytes]) -> None:
+    """Refuse what a foreign web page could have sent to an unprotected local server.
+
+    A page can point a name of its own at 127.0.0.1, but then the Host is that name; and
+    a browser says in Origin which page is asking.
+
+    Raises:
+        Denied: ``foreign_host`` or ``foreign_origin``.
+    """
+    if not is_loopback(fields.get(b"host", b"").decode("latin-1")):
+        raise Denied("dev mode answers only to a loopback host name", code="foreign_host")
+    origin = fields.get(b"origin")
+    if origin is not None:
+        try:
+            authority = urlsplit(origin.decode("latin-1")).netloc
+        except ValueError:
+            authority = ""
+        if not is_loopback(authority):
+            raise Denied("dev mode answers no page of another origin", code="foreign_origin")
+
+
+def is_loopback(authority: str) -> bool:
+    """True when a ``host[:port]`` names this machine's loopback interface."""
+    match = _AUTHORITY.fullmatch(authority)
+    if match is None:
+        return False
+    host = match[1].strip("[]").lower()
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

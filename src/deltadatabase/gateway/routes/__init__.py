@@ -1,0 +1,1 @@
+"""The ordinary REST routes, one file per resource. Each builds its handlers around what it needs."""

@@ -1,0 +1,70 @@
+"""What every route shares: who may call it, and how its body is read."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+from litestar.connection import ASGIConnection, Request
+from litestar.handlers import BaseRouteHandler
+
+from deltadatabase import limits
+from deltadatabase.auth.accounts import Accounts
+from deltadatabase.auth.policy import Permission, Principal, require
+from deltadatabase.errors import Invalid
+from deltadatabase.gateway.edge import exchange_of
+from deltadatabase.storage.paths import check_schema_id
+
+AuthorizedRequest = Request[Principal, Any, Any]
+Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]
+T = TypeVar("T")
+
+NO_STORE: Final = {"cache-control": "no-store"}
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The answer of a call that has nothing more to say."""
+
+    status: str = "ok"
+
+
+def guard(accounts: Accounts, permission: Permission | None) -> Guard:
+    """Let a request pass to its route, or not: credentials, then the schema id, then the right.
+
+    Args:
+        accounts: knows the callers.
+        permission: the right needed; None: any known caller.
+
+    Raises (the guard):
+        Unauthenticated, Denied: the caller.
+        Invalid: ``invalid_schema_id``.
+    """
+
+    async def check(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        principal = accounts.authenticate(exchange_of(connection.scope).head.authorization)
+        schema_id = connection.path_params.get("schema_id")
+        if schema_id is not None:
+            check_schema_id(schema_id)
+        if permission is not None:
+            require(principal, permission, schema_id)
+        connection.scope["user"] = principal
+
+    return check
+
+
+async def read_json(request: Request[Any, Any, Any], shape: type[T]) -> T:
+    """Read a small JSON body, whatever its content type says. Unknown members are ignored.
+
+    Raises:
+        Invalid: ``malformed_json``, or ``wrong_shape`` with the place of the mistake.
+        TooLarge, RequestTimeout: the body.
+    """
+    body = await exchange_of(request.scope).read_body(limits.API_BODY_BYTES_MAX)
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.ValidationError as exc:
+        # The shapes have no literal values, so the text names types and places only.
+        raise Invalid(f"the body has the wrong shape: {exc}", code="wrong_shape") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Invalid("the body is not valid JSON", code="malformed_json") from None

@@ -1,0 +1,1 @@
+"""What travels between main worker and proc worker, and how: messages, errors, channels, stream."""

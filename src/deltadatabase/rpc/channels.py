@@ -1,0 +1,154 @@
+"""Channels and servers of gRPC with the one set of options that both ends of every call share."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import grpc
+import grpc.aio
+import msgspec
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from deltadatabase import limits
+from deltadatabase.errors import StartupError
+
+#: How soon a silent peer is asked for a sign of life, and how long it has to give one. This finds
+#: a lost machine; a stopped process, whose kernel still answers, is found by heartbeats.
+KEEPALIVE_TIME_MS: Final = 5_000
+KEEPALIVE_TIMEOUT_MS: Final = 5_000
+
+MAIN_WORKER_SERVICE: Final = "deltadatabase.v1.MainWorker"
+PROC_WORKER_SERVICE: Final = "deltadatabase.v1.ProcWorker"
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """PEM files of one program; "" where there is none.
+
+    Attributes:
+        cert_path, key_path: what a server shows; a server needs both.
+        ca_path: whom a client trusts; "" trusts the system's authorities.
+    """
+
+    cert_path: str = ""
+    key_path: str = ""
+    ca_path: str = ""
+
+
+def open_channel(
+    address: str, *, tls: Tls | None = None, message_bytes_max: int = limits.GRPC_MESSAGE_BYTES_MAX_DEFAULT
+) -> grpc.aio.Channel:
+    """Return a channel to ``host:port``; it connects at its first call. The caller closes it.
+
+    It must be made in the process and event loop that use it.
+
+    Raises:
+        StartupError: ``bad_flag``, a TLS file cannot be read.
+    """
+    options = [
+        *_shared_options(message_bytes_max),
+        ("grpc.enable_http_proxy", 0),
+        # A connection of its own: a new channel never inherits the back-off of a dead one.
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    roots = _read_pem(tls.ca_path) if tls.ca_path else None
+    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(roots), options=options)
+
+
+def new_server(*, message_bytes_max: int = limits.GRPC_MESSAGE_BYTES_MAX_DEFAULT) -> grpc.aio.Server:
+    """Return a server that listens nowhere yet."""
+    return grpc.aio.server(
+        options=[
+            *_shared_options(message_bytes_max),
+            # With it a second program would share an occupied port in silence.
+            ("grpc.so_reuseport", 0),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_TIME_MS // 2),
+            ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_TIME_MS // 2),
+        ]
+    )
+
+
+def listen(server: grpc.aio.Server, address: str, *, tls: Tls | None = None) -> int:
+    """Bind ``server`` to ``host:port`` (port 0: any free one); return the port. Before it starts.
+
+    Raises:
+        StartupError: ``port_in_use``, or ``bad_flag`` for an address that is not ours and for
+            TLS files that cannot be read.
+    """
+    host, _, port = address.rpartition(":")
+    _check_free(host.strip("[]"), port, address)
+    target = address if host else f"[::]:{port}"
+    try:
+        if tls is None:
+            return server.add_insecure_port(target)
+        pair = (_read_pem(tls.key_path), _read_pem(tls.cert_path))
+        return server.add_secure_port(target, grpc.ssl_server_credentials([pair]))
+    except RuntimeError:
+        raise StartupError(f"cannot listen for grpc address={address}", code="port_in_use") from None
+
+
+async def add_health_and_reflection(
+    server: grpc.aio.Server, services: Sequence[str]
+) -> Callable[[], Awaitable[None]]:
+    """Add both standard services, with every one of ``services`` serving; before the start.
+
+    Returns what tells probes, once called, that this program serves no more.
+    """
+    servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its stubs lack asyncio
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    for name in ("", *services):
+        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    stop: Callable[[], Awaitable[None]] = servicer.enter_graceful_shutdown
+    return stop
+
+
+def _shared_options(message_bytes_max: int) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", message_bytes_max),
+        ("grpc.max_send_message_length", message_bytes_max),
+        ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+
+
+def _check_free(host: str, port: str, address: str) -> None:
+    """Try the address with a plain socket: gRPC neither tells why it failed nor fails quietly."""
+    refused = StartupError(f"cannot listen on this address address={address}", code="bad_flag")
+    if not port.isdecimal() or int(port) > 65_535:
+        raise refused
+    try:
+        found = socket.getaddrinfo(host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        raise refused from None
+    bound = 0
+    for family, kind, protocol, _, endpoint in found:
+        try:
+            with socket.socket(family, kind, protocol) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                trial.bind(endpoint)
+                trial.listen(1)
+            bound += 1
+        except OSError as exc:
+            if exc.errno == errno.EADDRINUSE:
+                raise StartupError(f"the port is in use address={address}", code="port_in_use") from None
+    # A machine without IPv6 still lists it: one family that works is enough.
+    if not bound:
+        raise refused
+
+
+def _read_pem(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as exc:
+        raise StartupError(f"cannot read a tls file path={path}", code="bad_flag") from exc

@@ -1,0 +1,205 @@
+"""The proc worker's end of the batched stream: the ``ProcWorker`` service."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from deltadatabase import limits
+from deltadatabase.clock import Random
+from deltadatabase.errors import DeltaError, Invalid, TooLarge
+from deltadatabase.model import Command, Result
+from deltadatabase.rpc import channels, convert, handshake, link, status
+from deltadatabase.rpc.handshake import LinkSecret, Prove, ServerContext, Verify
+from deltadatabase.rpc.link import Handler
+from deltadatabase.rpc.outbox import Outbox
+from deltadatabase.rpc.pb.proc_worker_pb2 import EncodedReplyBatch, Reply, Request, RequestId
+
+_log = logging.getLogger(__name__)
+
+#: Past this many bytes of replies that the peer does not fetch, no more requests are read.
+UNSENT_BYTES_MAX: Final = 64 * limits.MIB
+
+
+class ExchangeService:
+    """Serves ``handler`` to the main worker that holds the link key.
+
+    A newer stream does not end the work of an older one. ``instance_id`` is asked at each
+    handshake: it changes with every membership.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        prove: Prove,
+        verify: Verify,
+        random: Random,
+        instance_id: Callable[[], str],
+        message_bytes_max: int = limits.GRPC_MESSAGE_BYTES_MAX_DEFAULT,
+        handshake_timeout_s: float = handshake.HANDSHAKE_TIMEOUT_S,
+    ) -> None:
+        self._handler = handler
+        self._secret = LinkSecret(prove, verify, random)
+        self._instance_id = instance_id
+        self._message_bytes_max = message_bytes_max
+        self._handshake_timeout_s = handshake_timeout_s
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def in_flight(self) -> int:
+        """Number of commands being executed, also those whose stream has ended."""
+        return len(self._tasks)
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the service to ``server``, which has not started yet."""
+        # Not by the generated code: it would decode a batch as a whole and fail as a whole.
+        method = grpc.stream_stream_rpc_method_handler(self._exchange)
+        handlers = grpc.method_handlers_generic_handler(channels.PROC_WORKER_SERVICE, {"Exchange": method})
+        server.add_generic_rpc_handlers((handlers,))
+
+    async def settle(self, timeout_s: float) -> bool:
+        """Wait for the commands being executed; False if some still are after ``timeout_s``."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+        return not self._tasks
+
+    async def _exchange(self, _requests: object, context: ServerContext) -> None:
+        peer: str | None = None
+        try:
+            async with asyncio.timeout(self._handshake_timeout_s):
+                peer = await handshake.admit(context, self._secret, self._instance_id())
+        except TimeoutError:
+            pass
+        if peer is None:
+            _log.warning("a stream without a valid proof of the link key was refused")
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no valid proof of the link key")
+        _log.info("a main worker opened its stream main_instance_id=%s", peer)
+        await _Exchange(self._handler, context, self._message_bytes_max, self._tasks).run()
+
+
+class _Exchange:
+    """One stream whose peer has proved itself."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        context: ServerContext,
+        message_bytes_max: int,
+        tasks: set[asyncio.Task[None]],
+    ) -> None:
+        self._handler = handler
+        self._context = context
+        self._outbox = Outbox(message_bytes_max)
+        self._loop = asyncio.get_running_loop()
+        #: Of every stream: the event loop itself keeps no task alive.
+        self._tasks = tasks
+        self._executing: dict[int, tuple[asyncio.Task[None], Command]] = {}
+        self._executing_bytes = 0
+        self._room = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until the peer ends the stream or it breaks."""
+        writer = self._loop.create_task(self._write())
+        try:
+            while not writer.done() and (batch := await handshake.receive(self._context)) is not None:
+                for encoded in batch.requests:
+                    self._accept(encoded)
+                for request_id in batch.cancelled:
+                    if request_id in self._executing:
+                        self._executing[request_id][0].cancel()
+                while self._outbox.size_bytes > UNSENT_BYTES_MAX and not writer.done():
+                    self._room.clear()
+                    await self._room.wait()
+        except DecodeError:
+            await self._context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a message breaks the protocol")
+        finally:
+            # Nobody will see these answers. Writes run on: the peer will look for them.
+            for task, command in self._executing.values():
+                if command.op not in link.WRITES:
+                    task.cancel()
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._outbox.wait()
+                batch = self._outbox.take()
+                if batch:
+                    await self._context.write(EncodedReplyBatch(replies=batch).SerializeToString())
+                self._room.set()
+        finally:
+            self._room.set()
+
+    def _accept(self, encoded: bytes) -> None:
+        """Answer one request at once, or start a task that does.
+
+        Raises:
+            DecodeError: it has no id, or one that is in use.
+        """
+        request: Request | None = None
+        try:
+            request = Request.FromString(encoded)
+            request_id = request.id
+        except DecodeError:
+            request_id = RequestId.FromString(encoded).id
+        if request_id == 0 or request_id in self._executing or request_id in self._outbox:
+            raise DecodeError("a request id is missing or in use")
+        try:
+            if request is None:
+                raise Invalid("the request cannot be decoded")
+            command = convert.decode_request(request)
+            result = self._handler.fast(command)
+            if result is None:
+                self._start(request_id, command, len(encoded))
+            else:
+                self._answer(request_id, result)
+        except DeltaError as exc:
+            self._answer(request_id, exc)
+        except Exception as exc:  # noqa: BLE001  # a handler's mistake is an answer too
+            self._answer(request_id, link.internal(exc))
+
+    def _start(self, request_id: int, command: Command, size: int) -> None:
+        if (
+            len(self._executing) >= limits.STREAM_IN_FLIGHT_MAX
+            or self._executing_bytes + size > limits.STREAM_IN_FLIGHT_BYTES_MAX
+        ):
+            raise link.overloaded()
+        task = self._loop.create_task(self._execute(request_id, command))
+        self._executing[request_id] = (task, command)
+        self._executing_bytes += size
+        self._tasks.add(task)
+        # A callback and no "finally": a task cancelled before its first step runs none.
+        task.add_done_callback(partial(self._ended, request_id, size))
+
+    def _ended(self, request_id: int, size: int, task: asyncio.Task[None]) -> None:
+        del self._executing[request_id]
+        self._executing_bytes -= size
+        self._tasks.discard(task)
+
+    async def _execute(self, request_id: int, command: Command) -> None:
+        try:
+            self._answer(request_id, await self._handler.execute(command))
+        except DeltaError as exc:
+            self._answer(request_id, exc)
+        except Exception as exc:  # noqa: BLE001  # a handler's mistake is an answer too
+            self._answer(request_id, link.internal(exc))
+
+    def _answer(self, request_id: int, outcome: Result | DeltaError) -> None:
+        if isinstance(outcome, DeltaError):
+            reply = Reply(id=request_id, error=status.encode_error(outcome))
+        else:
+            reply = convert.encode_reply(request_id, outcome)
+        data = reply.SerializeToString()
+        if len(data) > self._outbox.item_bytes_max:
+            large = TooLarge("the answer does not fit one message from the worker")
+            data = Reply(id=request_id, error=status.encode_error(large)).SerializeToString()
+        self._outbox.put(request_id, data)

@@ -1,0 +1,73 @@
+"""The link to a worker in the same process: no messages, the same deadlines and errors."""
+
+from __future__ import annotations
+
+import asyncio
+
+from deltadatabase import limits
+from deltadatabase.errors import DeltaError
+from deltadatabase.model import Command, Result
+from deltadatabase.rpc import link
+from deltadatabase.rpc.link import Handler
+
+
+class LocalLink:
+    """A ``Link`` to ``handler`` itself. Must be made in the event loop that uses it.
+
+    Commands run in their callers' tasks: closing cancels them all, and only what the
+    handler shields runs on.
+    """
+
+    def __init__(self, handler: Handler) -> None:
+        self.lost = asyncio.Event()
+        self._handler = handler
+        self._pending: set[asyncio.Timeout] = set()
+        self._pending_bytes = 0
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._pending)
+
+    async def call(self, command: Command) -> Result:
+        if self.lost.is_set():
+            raise link.link_down()
+        if command.timeout_ms <= 0:
+            raise link.timed_out(command.op, sent=False)
+        size = len(command.document)
+        if (
+            len(self._pending) >= limits.STREAM_IN_FLIGHT_MAX
+            or self._pending_bytes + size > limits.STREAM_IN_FLIGHT_BYTES_MAX
+        ):
+            raise link.overloaded()
+        try:
+            result = self._handler.fast(command)
+        except DeltaError:
+            raise
+        except Exception as exc:  # noqa: BLE001  # a handler's mistake is an answer
+            raise link.internal(exc) from None
+        return result if result is not None else await self._execute(command, size)
+
+    async def _execute(self, command: Command, size: int) -> Result:
+        deadline = asyncio.timeout(command.timeout_ms / 1000)
+        self._pending.add(deadline)
+        self._pending_bytes += size
+        try:
+            async with deadline:
+                return await self._handler.execute(command)
+        except DeltaError:
+            raise
+        except Exception as exc:  # noqa: BLE001  # a handler's mistake is an answer
+            if not deadline.expired():
+                raise link.internal(exc) from None
+            if self.lost.is_set():
+                raise link.link_lost() from None
+            raise link.timed_out(command.op, sent=True) from None
+        finally:
+            self._pending.discard(deadline)
+            self._pending_bytes -= size
+
+    async def close(self) -> None:
+        self.lost.set()
+        now = asyncio.get_running_loop().time()
+        for deadline in self._pending:
+            deadline.reschedule(now)

@@ -1,0 +1,77 @@
+"""What waits to be written to a stream, gathered into batches."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import islice
+from typing import Final
+
+from deltadatabase import limits
+
+#: Room in a message for what a batch holds beside its items: tags, lengths, cancelled ids.
+BATCH_OVERHEAD_BYTES: Final = 64 * limits.KIB
+
+assert limits.STREAM_BATCH_COUNT_MAX * 16 + limits.STREAM_IN_FLIGHT_MAX * 10 < BATCH_OVERHEAD_BYTES
+
+
+class Outbox:
+    """Encoded items by id, oldest first. What is put during one write leaves with the next.
+
+    Attributes:
+        item_bytes_max: the largest item that fits a message; the caller checks it.
+        size_bytes: total of the items that wait.
+    """
+
+    def __init__(self, message_bytes_max: int) -> None:
+        self.item_bytes_max = message_bytes_max - BATCH_OVERHEAD_BYTES
+        self.size_bytes = 0
+        self._batch_bytes_max = min(limits.STREAM_BATCH_BYTES_MAX, self.item_bytes_max)
+        self._items: dict[int, bytes] = {}
+        self._wake = asyncio.Event()
+
+    def __contains__(self, item_id: int) -> bool:
+        return item_id in self._items
+
+    def put(self, item_id: int, data: bytes) -> None:
+        """Append an item whose id does not wait already."""
+        self._items[item_id] = data
+        self.size_bytes += len(data)
+        self._wake.set()
+
+    def discard(self, item_id: int) -> bool:
+        """Withdraw an item; True if it was still waiting."""
+        data = self._items.pop(item_id, None)
+        if data is None:
+            return False
+        self.size_bytes -= len(data)
+        return True
+
+    def wake(self) -> None:
+        """End ``wait`` although no item came."""
+        self._wake.set()
+
+    async def wait(self) -> None:
+        """Return once there is something to write."""
+        if not self._items:
+            await self._wake.wait()
+        self._wake.clear()
+
+    def take(self) -> list[bytes]:
+        """Remove and return the next batch; empty if nothing waits."""
+        items = self._items
+        if len(items) <= limits.STREAM_BATCH_COUNT_MAX and self.size_bytes <= self._batch_bytes_max:
+            batch = list(items.values())
+            items.clear()
+            self.size_bytes = 0
+            return batch
+        taken: list[int] = []
+        size = 0
+        for item_id, data in islice(items.items(), limits.STREAM_BATCH_COUNT_MAX):
+            size += len(data)
+            # A single item past the bound of batches still fits a message.
+            if taken and size > self._batch_bytes_max:
+                break
+            taken.append(item_id)
+        batch = [items.pop(item_id) for item_id in taken]
+        self.size_bytes -= sum(map(len, batch))
+        return batch

@@ -1,0 +1,187 @@
+"""The main worker's end of the batched stream to a proc worker.
+
+A unary gRPC call costs far more than the work that it asks for. So one bidirectional stream
+carries all requests of a worker, multiplexed by id; those that wait together leave in one
+message. ``exchange`` is the other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final, Self
+
+import grpc
+import grpc.aio
+
+from deltadatabase import limits
+from deltadatabase.clock import Random
+from deltadatabase.errors import TooLarge, Unauthenticated
+from deltadatabase.model import Command, Result
+from deltadatabase.rpc import channels, convert, handshake, link
+from deltadatabase.rpc.channels import Tls
+from deltadatabase.rpc.handshake import ClientCall, LinkSecret, Prove, Verify
+from deltadatabase.rpc.outbox import Outbox
+from deltadatabase.rpc.pb.proc_worker_pb2 import EncodedReplyBatch, EncodedRequestBatch, Reply
+
+_log = logging.getLogger(__name__)
+
+_METHOD: Final = f"/{channels.PROC_WORKER_SERVICE}/Exchange"
+
+
+class WorkerStream:
+    """A ``Link`` to a worker in another process. Made by ``open``."""
+
+    def __init__(self, channel: grpc.aio.Channel, call: ClientCall, message_bytes_max: int) -> None:
+        self.lost = asyncio.Event()
+        self._channel = channel
+        self._call = call
+        self._loop = asyncio.get_running_loop()
+        self._outbox = Outbox(message_bytes_max)
+        self._pending: dict[int, asyncio.Future[Reply]] = {}
+        self._pending_bytes = 0
+        self._cancelled: list[int] = []
+        self._last_id = 0
+        self._running = self._loop.create_task(self._run())
+
+    @classmethod
+    async def open(
+        cls,
+        address: str,
+        *,
+        prove: Prove,
+        verify: Verify,
+        random: Random,
+        main_instance_id: str,
+        expected_worker_instance_id: str,
+        tls: Tls | None = None,
+        message_bytes_max: int = limits.GRPC_MESSAGE_BYTES_MAX_DEFAULT,
+    ) -> Self:
+        """Connect to a worker's data address; both ends prove the link key to each other.
+
+        Raises:
+            Unavailable: ``link_down``, nobody answers there in time.
+            Unauthenticated: ``wrong_peer``, who answers is not this instance or does not hold
+                the link key; ``unauthenticated``, it says so of us.
+        """
+        channel = channels.open_channel(address, tls=tls, message_bytes_max=message_bytes_max)
+        try:
+            call: ClientCall = channel.stream_stream(_METHOD, bytes, bytes)()  # type: ignore[call-arg]
+            async with asyncio.timeout(handshake.HANDSHAKE_TIMEOUT_S):
+                await handshake.greet(
+                    call,
+                    LinkSecret(prove, verify, random),
+                    main_instance_id,
+                    expected_worker_instance_id,
+                )
+            return cls(channel, call, message_bytes_max)
+        except BaseException as exc:
+            await channel.close(None)
+            if isinstance(exc, grpc.aio.AioRpcError) and exc.code() is grpc.StatusCode.UNAUTHENTICATED:
+                raise Unauthenticated("the worker refuses this link key") from None
+            if isinstance(exc, grpc.RpcError | TimeoutError | asyncio.InvalidStateError) or (
+                isinstance(exc, asyncio.CancelledError) and not _is_cancelling()
+            ):
+                raise link.link_down() from None
+            raise
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._pending)
+
+    async def call(self, command: Command) -> Result:
+        if self.lost.is_set():
+            raise link.link_down()
+        if command.timeout_ms <= 0:
+            raise link.timed_out(command.op, sent=False)
+        self._last_id = request_id = self._last_id + 1
+        data = convert.encode_request(request_id, command).SerializeToString()
+        size = len(data)
+        if size > self._outbox.item_bytes_max:
+            raise TooLarge("the request does not fit one message to the worker")
+        if (
+            len(self._pending) >= limits.STREAM_IN_FLIGHT_MAX
+            or self._pending_bytes + size > limits.STREAM_IN_FLIGHT_BYTES_MAX
+        ):
+            raise link.overloaded()
+        answer: asyncio.Future[Reply] = self._loop.create_future()
+        self._pending[request_id] = answer
+        self._pending_bytes += size
+        self._outbox.put(request_id, data)
+        timer = self._loop.call_later(command.timeout_ms / 1000, self._expire, request_id, command)
+        try:
+            return convert.decode_reply(await answer)
+        finally:
+            timer.cancel()
+            self._pending_bytes -= size
+            # Still there: the caller was cancelled.
+            if self._pending.pop(request_id, None) is not None:
+                self._withdraw(request_id)
+
+    async def close(self) -> None:
+        if not self.lost.is_set():
+            self._lose()
+            self._running.cancel()
+        await asyncio.wait([self._running])
+
+    def _expire(self, request_id: int, command: Command) -> None:
+        answer = self._pending.pop(request_id, None)
+        if answer is None:
+            return
+        sent = self._withdraw(request_id)
+        if not answer.done():
+            answer.set_exception(link.timed_out(command.op, sent=sent))
+
+    def _withdraw(self, request_id: int) -> bool:
+        """Forget a request; one that may have been sent is cancelled at the worker, and True."""
+        if self._outbox.discard(request_id):
+            return False
+        self._cancelled.append(request_id)
+        self._outbox.wake()
+        return True
+
+    async def _run(self) -> None:
+        """Read and write until either ends, then fail what is pending."""
+        tasks = [self._loop.create_task(self._read()), self._loop.create_task(self._write())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._lose()
+            for task in tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            reasons = sorted({type(outcome).__name__ for outcome in outcomes if outcome is not None})
+            _log.info("the stream to a worker ended reasons=%s", ",".join(reasons))
+            self._call.cancel()
+            await self._channel.close(None)
+
+    async def _read(self) -> None:
+        while isinstance(data := await self._call.read(), bytes):
+            for encoded in EncodedReplyBatch.FromString(data).replies:
+                reply = Reply.FromString(encoded)
+                answer = self._pending.pop(reply.id, None)
+                if answer is not None and not answer.done():
+                    answer.set_result(reply)
+
+    async def _write(self) -> None:
+        while True:
+            await self._outbox.wait()
+            cancelled, self._cancelled = self._cancelled, []
+            batch = self._outbox.take()
+            if batch or cancelled:
+                message = EncodedRequestBatch(requests=batch, cancelled=cancelled)
+                await self._call.write(message.SerializeToString())
+
+    def _lose(self) -> None:
+        self.lost.set()
+        for request_id, answer in self._pending.items():
+            if not answer.done():
+                unsent = request_id in self._outbox
+                answer.set_exception(link.link_down() if unsent else link.link_lost())
+        self._pending.clear()
+
+
+def _is_cancelling() -> bool:
+    """Whether our task is being cancelled; gRPC reports a cancelled stream the same way."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

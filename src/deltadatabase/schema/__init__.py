@@ -1,0 +1,1 @@
+"""JSON documents and the JSON Schemas that validate them: strict parsing, bounds, compiling, versions."""

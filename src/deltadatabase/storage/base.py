@@ -1,0 +1,92 @@
+"""The store contract that every backend and wrapper fulfils; ``tests/contract`` checks it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+
+class When(enum.Enum):
+    """Conditions of a put that need no ETag."""
+
+    ABSENT = "absent"
+    """Create: only if no object has this path."""
+    ALWAYS = "always"
+    """Overwrite. For derived objects and templates, never for entities."""
+
+
+Condition = When | str
+"""A ``When``, or the ETag that must still be current."""
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """An object as read: its bytes, its ETag (opaque, the store's) and its time in ms."""
+
+    data: bytes
+    etag: str
+    updated_ms: int
+
+
+class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
+    """An object as listed. ``etag`` may be "" where a backend does not list it for free."""
+
+    path: str
+    size_bytes: int
+    etag: str
+    updated_ms: int
+
+
+class Store(Protocol):
+    """Objects by path. Every method is cancellable; a put once issued may still land.
+
+    Raises (all methods):
+        Unavailable: the store cannot be reached or refuses; certainly nothing was changed.
+        OutcomeUnknown: puts and deletes only: it may or may not have been applied.
+        StoreFull: puts only: no room, or read-only.
+    """
+
+    backend: str
+
+    async def put(self, path: str, data: bytes, condition: Condition) -> str:
+        """Store ``data`` atomically and durably; return the new ETag.
+
+        Raises:
+            AlreadyExists: ``When.ABSENT`` and there is one.
+            VersionMismatch: the ETag is not current, or there is no object.
+        """
+        ...
+
+    async def get(self, path: str) -> Stored:
+        """Read the newest committed object. Raises NotFound."""
+        ...
+
+    async def get_if_changed(self, path: str, etag: str) -> Stored | None:
+        """Like ``get``; None while ``etag`` is still current. Raises NotFound."""
+        ...
+
+    async def head(self, path: str) -> ObjectInfo:
+        """Describe an object (with its ETag). Raises NotFound."""
+        ...
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[ObjectInfo]:
+        """Objects whose path starts with ``prefix`` (a folder: ends with ``/``), recursively.
+
+        In ascending byte order of the path, only paths greater than ``after``, at most
+        ``limit``; fewer than ``limit`` means that there are no more.
+        """
+        ...
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        """Names (without slash) of the folders directly below ``prefix``, ascending."""
+        ...
+
+    async def delete(self, path: str) -> None:
+        """Remove an object unconditionally; absent is fine. Never for entities."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections, locks and threads."""
+        ...

@@ -1,0 +1,240 @@
+"""The directory backend: plain files, durable and conditional commits (``group_commit``).
+
+``cluster/.tmp`` holds files on their way into place, ``cluster/.locks`` the shards' lock files.
+No object's path has a part that begins with a dot, so neither is ever an object or listed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import heapq
+import itertools
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+from deltadatabase import limits
+from deltadatabase.clock import Clock, Random
+from deltadatabase.errors import Internal, NotFound, OutcomeUnknown, StartupError, Unavailable
+from deltadatabase.storage.base import Condition, ObjectInfo, Stored, When
+from deltadatabase.storage.group_commit import Commit, GroupCommitter, digest, os_failure, sync_folder
+from deltadatabase.storage.mounts import filesystem_type
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LOCK_COUNT: Final = 256
+READ_THREADS: Final = 8
+#: Time for a commit's own system calls, after that for its lock.
+HUNG_DISK_S: Final = 2.0
+LEFTOVER_AGE_MS: Final = 3_600_000
+#: Exit code of a process whose disk failed: "internal software error" of sysexits.h.
+FATAL_EXIT_CODE: Final = 70
+# Where one sync of the whole file system is known to make each of its files durable.
+_SYNCFS_TYPES: Final = frozenset({"ext3", "ext4", "xfs", "btrfs", "f2fs"})
+
+
+def exit_at_once(reason: str) -> None:
+    """End the process without another write: what is on the disk is no longer known."""
+    sys.stderr.write(f"fatal: {reason}; the process ends so that nothing unsaved is acknowledged\n")
+    sys.stderr.flush()
+    os._exit(FATAL_EXIT_CODE)
+
+
+class DirectoryObjects:
+    """Objects as files of a directory, which several processes may share. Fulfils ``Store``.
+
+    Files have mode 0600 and folders 0700. The ETag is a digest of the bytes; what ``stat`` says
+    never decides. Opening makes the directory and removes leftovers of interrupted commits; it
+    blocks.
+
+    Args:
+        root: the directory.
+        clock: for deadlines and the age of leftovers.
+        random: names temporary files.
+        on_fatal: called when a sync to disk failed; must not return in a real program.
+
+    Raises:
+        StartupError: ``store_refused``: the directory cannot be made or written.
+    """
+
+    backend = "directory"
+
+    def __init__(
+        self, root: Path, *, clock: Clock, random: Random, on_fatal: Callable[[str], object] = exit_at_once
+    ) -> None:
+        self.root = root.absolute()
+        self._clock = clock
+        self._staging = self.root / "cluster" / ".tmp"
+        self._locks = self.root / "cluster" / ".locks"
+        self._run_name = random(8).hex()
+        self._serial = itertools.count()
+        try:
+            _make_durable_folder(self.root)
+            for folder in (self._staging.parent, self._staging, self._locks):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            self._sweep()
+        except OSError:
+            raise StartupError(
+                "the store's directory cannot be made or read: check its place, owner and mode",
+                code="store_refused",
+            ) from None
+        self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
+        self._committer = GroupCommitter(
+            self.root,
+            clock=clock,
+            syncfs=filesystem_type(self.root) in _SYNCFS_TYPES,
+            on_fatal=on_fatal,
+        )
+
+    async def put(self, path: str, data: bytes, condition: Condition) -> str:
+        return await self._commit(path, data, condition)
+
+    async def delete(self, path: str) -> None:
+        await self._commit(path, None, When.ALWAYS)
+
+    async def _commit(self, path: str, data: bytes | None, condition: Condition) -> str:
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._committer.submit(
+            Commit(
+                self._file(path),
+                data,
+                condition,
+                lock=self._locks / f"{zlib.crc32(path.encode()) % LOCK_COUNT:02x}",
+                staged=self._staging / f"{self._run_name}-{next(self._serial):x}",
+                deadline_s=self._clock.monotonic_s() + limits.STORE_TIMEOUT_S,
+                future=future,
+            )
+        )
+        try:
+            async with asyncio.timeout(limits.STORE_TIMEOUT_S + HUNG_DISK_S):
+                return await future
+        except TimeoutError:
+            raise OutcomeUnknown("the disk does not answer in time") from None
+
+    async def get(self, path: str) -> Stored:
+        return await self._in_thread(self._read, self._file(path))
+
+    async def get_if_changed(self, path: str, etag: str) -> Stored | None:
+        stored = await self.get(path)
+        return None if stored.etag == etag else stored
+
+    async def head(self, path: str) -> ObjectInfo:
+        stored = await self.get(path)
+        return ObjectInfo(path, len(stored.data), stored.etag, stored.updated_ms)
+
+    async def list(
+        self, prefix: str, *, after: str = "", limit: int = limits.LIST_PAGE_MAX
+    ) -> Sequence[ObjectInfo]:
+        return await self._in_thread(self._list, self._folder(prefix), prefix, after, limit)
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        folder = self._folder(prefix)
+
+        def names() -> Sequence[str]:
+            found = [entry.name for entry in _entries(folder) if entry.is_dir()]
+            return sorted(found, key=os.fsencode)
+
+        return await self._in_thread(names)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._committer.close)
+        self._readers.shutdown(wait=False)
+
+    async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        call = functools.partial(function, *args, **kwargs)
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._readers, call)
+        except RuntimeError:
+            raise Unavailable("the store is closed") from None
+        try:
+            async with asyncio.timeout(limits.STORE_TIMEOUT_S):
+                return await future
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            # An unmounted volume must not look like a database in which everything was deleted.
+            if not self._locks.is_dir():
+                raise Unavailable("the store's directory is gone", code="store_gone") from None
+            raise NotFound("there is no such object") from None
+        except TimeoutError:
+            raise Unavailable("the disk does not answer in time") from None
+        except OSError as exc:
+            raise os_failure(exc) or Unavailable("the disk cannot be read") from None
+
+    def _read(self, file: Path) -> Stored:
+        with file.open("rb", buffering=0) as stream:
+            data = stream.readall()
+            return Stored(data, digest(data), os.fstat(stream.fileno()).st_mtime_ns // 1_000_000)
+
+    def _list(self, folder: Path, prefix: str, after: str, limit: int) -> Sequence[ObjectInfo]:
+        # A folder sorts as its name with the slash, as its objects do: "a-b" comes before "a/x".
+        after_bytes = after.encode()
+        coming: list[tuple[bytes, str, os.DirEntry[str]]] = []
+        for entry in _entries(folder):
+            path = prefix + entry.name + ("/" if entry.is_dir() else "")
+            if (order := path.encode()) > after_bytes or (path.endswith("/") and after.startswith(path)):
+                coming.append((order, path, entry))
+        # A heap, because most pages need a small part of a large folder; names are unique, so
+        # nothing after them is compared.
+        heapq.heapify(coming)
+        found: list[ObjectInfo] = []
+        while coming and len(found) < limit:
+            _, path, entry = heapq.heappop(coming)
+            if path.endswith("/"):
+                found.extend(self._list(Path(entry.path), path, after, limit - len(found)))
+                continue
+            # Gone since: a listing is not a snapshot.
+            with contextlib.suppress(FileNotFoundError):
+                stat = entry.stat()
+                found.append(ObjectInfo(path, stat.st_size, "", stat.st_mtime_ns // 1_000_000))
+        return found
+
+    def _sweep(self) -> None:
+        """Remove files that an interrupted commit left long ago; younger ones may be another's."""
+        oldest_ms = self._clock.wall_ms() - LEFTOVER_AGE_MS
+        for entry in os.scandir(self._staging):
+            with contextlib.suppress(FileNotFoundError):
+                if entry.stat().st_mtime_ns // 1_000_000 < oldest_ms:
+                    Path(entry.path).unlink()
+
+    def _file(self, path: str) -> Path:
+        return self.root.joinpath(*_parts(path))
+
+    def _folder(self, prefix: str) -> Path:
+        if not prefix:
+            return self.root
+        if not prefix.endswith("/"):
+            raise Internal("a listing's prefix is a folder")
+        return self.root.joinpath(*_parts(prefix[:-1]))
+
+
+def _parts(path: str) -> Sequence[str]:
+    """Split a path; nothing that leaves its folder or is hidden there passes."""
+    parts = path.split("/")
+    if any(not part or part.startswith(".") or "\0" in part for part in parts):
+        raise Internal("an object's path has an empty part or one that begins with a dot")
+    return parts
+
+
+def _make_durable_folder(folder: Path) -> None:
+    """Make a folder and its parents, so that a crash cannot take it away again with all in it."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(path.parent)
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                # Hidden names are never objects; the others of these no path of ours can spell.
+                if not entry.name.startswith(".") and entry.name.isprintable():
+                    yield entry
+    except (FileNotFoundError, NotADirectoryError):
+        return

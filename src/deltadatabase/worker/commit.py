@@ -1,0 +1,353 @@
+"""Performs commands on entities: reads, validation, sealing and conditional puts.
+
+The order of things is the protocol of ARCHITECTURE section 3. Two rules carry the rest: an
+acknowledgement follows the commit, and an object is only ever replaced by a put that is
+conditional on exactly the object that the decision was made from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from deltadatabase.clock import Clock
+from deltadatabase.errors import (
+    AlreadyExists,
+    Conflict,
+    DeltaError,
+    NotFound,
+    NotOwner,
+    OutcomeUnknown,
+    Unavailable,
+    VersionMismatch,
+)
+from deltadatabase.limits import COMMIT_ATTEMPTS_MAX, ENTITY_WAITERS_MAX
+from deltadatabase.model import Command, Header, Op, Result
+from deltadatabase.storage.base import Store, When
+from deltadatabase.storage.paths import entity_path
+from deltadatabase.worker.cache import Cache, Entry, Name
+from deltadatabase.worker.engine import (
+    Unchanged,
+    applied_version,
+    check_owner,
+    decide,
+    etag_of,
+    live_etag,
+)
+from deltadatabase.worker.locks import EntityLocks
+from deltadatabase.worker.ports import Lease, Schemas, Sealer, Sidecar
+
+RETRY_DELAY_S = 0.05
+
+
+class Committer:
+    """Executes GET, PUT, DELETE, RESOLVE and VALIDATE for the entities of owned shards.
+
+    Args:
+        store: where the truth is.
+        sealer: called to obtain the present sealer, which changes when keys do.
+        schemas: the schemas in force.
+        cache: committed values.
+        clock: wall time for headers, monotonic time for deadlines.
+        lease: asked before each put.
+        sidecar: told of each commit; None: no meta files.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sealer: Callable[[], Sealer],
+        schemas: Schemas,
+        cache: Cache,
+        *,
+        clock: Clock,
+        lease: Lease,
+        sidecar: Sidecar | None,
+    ) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._schemas = schemas
+        self._cache = cache
+        self._clock = clock
+        self._lease = lease
+        self._sidecar = sidecar
+        self._locks = EntityLocks(waiters_max=ENTITY_WAITERS_MAX)
+        self._seen_terms: dict[int, int] = {}
+        self._running: set[asyncio.Task[Result]] = set()
+
+    def fast(self, command: Command) -> Result | None:
+        """Answer a read from the cache, without a wait; None when that can't be done.
+
+        Raises:
+            NotOwner: the command's term is out of date.
+        """
+        if command.op is not Op.GET:
+            return None
+        self._check_term(command)
+        entry = self._cache.get((command.schema_id, command.key), command.term, self._clock.monotonic_s())
+        return None if entry is None else _read_result(entry, command)
+
+    async def execute(self, command: Command) -> Result:
+        """Execute one command.
+
+        A write runs on when the caller goes away: its put may be on the wire already, and the
+        entity stays locked until the outcome is known.
+
+        Raises:
+            DeltaError: any; ``certain`` tells whether a write was certainly not applied.
+        """
+        if command.op is Op.GET:
+            return await self._get(command)
+        if command.op is Op.VALIDATE:
+            return await self._validate(command)
+        if command.op is Op.RESOLVE:
+            return await self._resolve(command)
+        validated = Result()
+        if command.op is Op.PUT and not command.validated:
+            validated = await self._validate(command)
+        task = asyncio.create_task(self._write(command))
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+        result = await asyncio.shield(task)
+        if validated.schema_hash or validated.validate_us:
+            return msgspec.structs.replace(
+                result, schema_hash=validated.schema_hash, validate_us=validated.validate_us
+            )
+        return result
+
+    async def settle(self, timeout_s: float) -> None:
+        """Wait until no write runs any more, at most ``timeout_s`` seconds."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout_s)
+
+    def _finished(self, task: asyncio.Task[Result]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # Seen here, too: the caller may have gone away.
+
+    def _check_term(self, command: Command) -> None:
+        seen = self._seen_terms.get(command.shard, 0)
+        if command.term < seen:
+            raise NotOwner("shard has a newer owner")
+        if command.term > seen:
+            self._seen_terms[command.shard] = command.term
+
+    async def _validate(self, command: Command) -> Result:
+        started = self._clock.monotonic_s()
+        schema = self._schemas.cached(command.schema_id, command.revision)
+        if schema is None:
+            schema = await self._schemas.get(command.schema_id, command.revision)
+        if command.schema_hash and schema.hash != command.schema_hash:
+            raise Conflict("schema changed while documents were being checked", code="schema_changed")
+        schema.check(command.key, command.document)
+        return Result(schema_hash=schema.hash, validate_us=self._us_since(started))
+
+    async def _get(self, command: Command) -> Result:
+        name = (command.schema_id, command.key)
+        started = self._clock.monotonic_s()
+        async with self._locks.hold(name):
+            self._check_term(command)
+            queue_us = self._us_since(started)
+            entry = self._cache.get(name, command.term, self._clock.monotonic_s())
+            if entry is None:
+                entry = await self._load(name, command)
+        return _read_result(entry, command, queue_us=queue_us, store_us=self._us_since(started) - queue_us)
+
+    async def _resolve(self, command: Command) -> Result:
+        name = (command.schema_id, command.key)
+        async with self._locks.hold(name):
+            self._check_term(command)
+            entry = await self._load(name, command)
+        version = applied_version(entry.header, command.write_id)
+        if not version or entry.header is None:
+            return Result(found=False)
+        etag = etag_of(version, command.write_id)
+        return Result(found=True, version=version, etag=etag, updated_ms=entry.header.updated_ms)
+
+    async def _load(self, name: Name, command: Command) -> Entry:
+        """Read the entity afresh into the cache. The caller holds its lock.
+
+        Raises:
+            NotOwner: a newer term was met; nothing is cached then.
+        """
+        self._cache.evict(name)
+        try:
+            stored = await self._store.get(entity_path(*name))
+        except NotFound:
+            entry = Entry(command.term, None, b"", "", "", self._clock.monotonic_s())
+        else:
+            header, document = self._sealer().open(stored.data, *name)
+            check_owner(header, command.term)
+            entry = Entry(
+                command.term, header, document, stored.etag, live_etag(header), self._clock.monotonic_s()
+            )
+        self._cache.put(name, entry)
+        return entry
+
+    async def _write(self, command: Command) -> Result:
+        name = (command.schema_id, command.key)
+        started = self._clock.monotonic_s()
+        async with self._locks.hold(name):
+            self._check_term(command)
+            attempt = _Attempt(command, started + command.timeout_ms / 1000, self._us_since(started))
+            try:
+                return await self._commit(name, attempt)
+            except DeltaError as exc:
+                if attempt.open and exc.certain:
+                    self._cache.evict(name)
+                    raise OutcomeUnknown("the store did not confirm the write in time") from exc
+                if not isinstance(exc, VersionMismatch):
+                    self._cache.evict(name)
+                raise
+            except BaseException:
+                self._cache.evict(name)
+                raise
+
+    async def _commit(self, name: Name, attempt: _Attempt) -> Result:
+        command = attempt.command
+        entry = self._cache.get(name, command.term, self._clock.monotonic_s())
+        if entry is None:
+            entry = await self._load(name, command)
+        for _ in range(COMMIT_ATTEMPTS_MAX):
+            decision = decide(entry.header, command, self._clock.wall_ms())
+            if isinstance(decision, Unchanged):
+                return attempt.unchanged(decision)
+            sealing = self._clock.monotonic_s()
+            sealed = self._sealer().seal(decision.header, command.document)
+            attempt.seal_us += self._us_since(sealing)
+            putting = self._clock.monotonic_s()
+            fresh = await self._put(name, attempt, entry.store_etag, sealed, decision.header)
+            attempt.store_us += self._us_since(putting)
+            version = applied_version(fresh.header, command.write_id)
+            if version and fresh.header is not None:
+                if self._sidecar is not None:
+                    self._sidecar.note(*name, sealed)
+                etag = "" if decision.header.tombstone else etag_of(version, command.write_id)
+                return attempt.written(version, etag, decision.header.updated_ms, decision.created)
+            entry = fresh
+        raise Unavailable("other writers kept changing this entity", code="contended")
+
+    async def _put(
+        self, name: Name, attempt: _Attempt, store_etag: str, sealed: bytes, header: Header
+    ) -> Entry:
+        """Put the sealed entity, and find out what is stored now. The caller holds its lock.
+
+        Returns:
+            The entry that is committed now: ours, or what others wrote since; then our
+            put can never land any more, because the object that it depends on is gone.
+
+        Raises:
+            OutcomeUnknown: it could not be found out in time.
+        """
+        command = attempt.command
+        condition = store_etag or When.ABSENT
+        while True:
+            if not self._lease.holds():
+                raise NotOwner("membership is not known to be alive")
+            try:
+                new_etag = await self._store.put(entity_path(*name), sealed, condition)
+            except (AlreadyExists, VersionMismatch):
+                # Perhaps our own success: a lost reply, a proxy's second try. The store knows.
+                attempt.open = True
+                fresh = await self._reload(name, attempt)
+                if fresh.store_etag == store_etag:
+                    # The store refuses a condition that holds: let it settle.
+                    await self._pause(attempt)
+                attempt.open = False
+                return fresh
+            except OutcomeUnknown:
+                attempt.open = True
+                fresh = await self._reload(name, attempt)
+                if fresh.store_etag != store_etag:
+                    attempt.open = False
+                    return fresh
+                # Not there yet. The same bytes under the same condition can land only once,
+                # whichever of the two puts the store takes first.
+                await self._pause(attempt)
+                continue
+            entry = Entry(
+                command.term,
+                header,
+                b"" if header.tombstone else command.document,
+                new_etag,
+                live_etag(header),
+                self._clock.monotonic_s(),
+            )
+            self._cache.put(name, entry)
+            return entry
+
+    async def _reload(self, name: Name, attempt: _Attempt) -> Entry:
+        """Read afresh until the store answers or the deadline has passed."""
+        while True:
+            try:
+                return await self._load(name, attempt.command)
+            except Unavailable as exc:
+                if isinstance(exc, NotOwner) or exc.code == "key_unavailable":
+                    raise
+                await self._pause(attempt)
+
+    async def _pause(self, attempt: _Attempt) -> None:
+        if self._clock.monotonic_s() + RETRY_DELAY_S > attempt.deadline_s:
+            raise OutcomeUnknown("the store did not confirm the write in time")
+        await asyncio.sleep(RETRY_DELAY_S)
+
+    def _us_since(self, started_s: float) -> int:
+        return int((self._clock.monotonic_s() - started_s) * 1e6)
+
+
+class _Attempt:
+    """What one write has done so far.
+
+    ``open``: a put went out that may have landed, or may land yet.
+    """
+
+    __slots__ = ("command", "deadline_s", "open", "queue_us", "seal_us", "store_us")
+
+    def __init__(self, command: Command, deadline_s: float, queue_us: int) -> None:
+        self.command = command
+        self.deadline_s = deadline_s
+        self.open = False
+        self.queue_us = queue_us
+        self.seal_us = 0
+        self.store_us = 0
+
+    def unchanged(self, decision: Unchanged) -> Result:
+        return Result(
+            version=decision.version,
+            etag=decision.etag,
+            updated_ms=decision.updated_ms,
+            found=decision.found,
+            queue_us=self.queue_us,
+            store_us=self.store_us,
+        )
+
+    def written(self, version: int, etag: str, updated_ms: int, created: bool) -> Result:
+        return Result(
+            version=version,
+            etag=etag,
+            updated_ms=updated_ms,
+            created=created,
+            found=True,
+            queue_us=self.queue_us,
+            seal_us=self.seal_us,
+            store_us=self.store_us,
+        )
+
+
+def _read_result(entry: Entry, command: Command, *, queue_us: int = 0, store_us: int = 0) -> Result:
+    header = entry.header
+    if header is None or header.tombstone:
+        raise NotFound("there is no such entity", code="entity_not_found")
+    unwanted = command.if_none_match
+    unchanged = unwanted is not None and ("*" in unwanted or entry.etag in unwanted)
+    return Result(
+        version=header.version,
+        etag=entry.etag,
+        updated_ms=header.updated_ms,
+        document=b"" if unchanged else entry.document,
+        not_modified=unchanged,
+        queue_us=queue_us,
+        store_us=store_us,
+    )

@@ -1,0 +1,336 @@
+"""A worker's conversation with its main worker: join, prove, receive the keys, stay.
+
+One call of ``stay`` is one membership. It ends when the stream does; the caller joins again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import grpc.aio
+
+from deltadatabase.auth import join as joining
+from deltadatabase.auth.join import JoinContext, JoinToken
+from deltadatabase.clock import Clock, Random
+from deltadatabase.crypto.keyring import Keyring
+from deltadatabase.crypto.wrap import WrapKey
+from deltadatabase.errors import DeltaError, StartupError, Unavailable
+from deltadatabase.limits import (
+    HANDSHAKE_TIMEOUT_S,
+    HEARTBEAT_INTERVAL_S,
+    MEMBERSHIP_TIMEOUT_S,
+    TEMPLATE_POLL_S,
+)
+from deltadatabase.model import StoreReport
+from deltadatabase.rpc.convert import encode_store_report
+from deltadatabase.rpc.pb import main_worker_pb2 as pb
+from deltadatabase.rpc.pb import main_worker_pb2_grpc as pb_grpc
+from deltadatabase.telemetry.logging import get_logger
+
+INSTANCE_ID_BYTES: Final = 8
+HEARTBEATS_KEPT: Final = 16
+
+Call = grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.MainMessage]
+
+log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class MembershipLease:
+    """Whether the membership is known to be alive; asked before each put.
+
+    Counted from when an answered heartbeat was sent, not from its answer: the main worker's
+    own count began later, so it never gives the shards away while this one still holds.
+    """
+
+    clock: Clock
+    timeout_s: float = MEMBERSHIP_TIMEOUT_S
+    renewed_s: float = float("-inf")
+
+    def holds(self) -> bool:
+        """Whether an answered heartbeat was sent less than the timeout ago."""
+        return self.clock.monotonic_s() - self.renewed_s < self.timeout_s
+
+    def end(self) -> None:
+        """Give the lease up."""
+        self.renewed_s = float("-inf")
+
+
+@dataclass(slots=True)
+class Identity:
+    """What the present membership is known by; changes with each join."""
+
+    instance_id: str = ""
+    link_key: bytes = field(default=b"", repr=False)
+
+    def prove(self, role: str, nonce_main: bytes, nonce_worker: bytes) -> bytes:
+        """Prove the link key on the data stream."""
+        return joining.link_proof(self.link_key, _role(role), nonce_main, nonce_worker)
+
+    def verify(self, role: str, nonce_main: bytes, nonce_worker: bytes, proof: bytes) -> bool:
+        """Check the other side's proof; never without a membership."""
+        return bool(self.link_key) and joining.verify_link(
+            self.link_key, _role(role), nonce_main, nonce_worker, proof
+        )
+
+
+def _role(role: str) -> joining.Role:
+    return "main" if role == "main" else "worker"
+
+
+class Polled(Protocol):
+    """What the polling member looks up in the store."""
+
+    async def templates(self) -> dict[str, str]: ...
+
+    async def highest_epoch(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Applicant:
+    """Who asks to join.
+
+    Attributes:
+        worker_id: configured name, the same after a restart.
+        grpc_addr: where the data service listens.
+        backend: ``s3`` or ``directory``.
+        token: looks the join token up, anew for each join; None: only a main worker on the
+            same machine admits this worker.
+        version: of this program.
+    """
+
+    worker_id: str
+    grpc_addr: str
+    backend: str
+    token: Callable[[], JoinToken | None]
+    version: str
+
+
+Opened = Callable[[Keyring], Awaitable[tuple[StoreReport, Polled]]]
+"""Opens (or keeps) the store with these keys. Raises StartupError."""
+
+
+class MembershipClient:
+    """Joins one main worker, again and again.
+
+    Args:
+        applicant: who joins.
+        identity: told of each membership's instance id and link key.
+        lease: renewed by each answered heartbeat.
+        opened: called with the keys, before serving.
+        on_member: called once per membership, when the main worker counts on this worker.
+        clock, random: time and nonces.
+    """
+
+    def __init__(
+        self,
+        applicant: Applicant,
+        identity: Identity,
+        lease: MembershipLease,
+        opened: Opened,
+        *,
+        on_member: Callable[[], None],
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        self._applicant = applicant
+        self._identity = identity
+        self._lease = lease
+        self._opened = opened
+        self._on_member = on_member
+        self._clock = clock
+        self._random = random
+        self._sent: dict[int, float] = {}
+        self._polls = False
+        self._highest_epoch = 0
+        self._drained = asyncio.Event()
+        self._call: Call | None = None
+        self._writing = asyncio.Lock()
+
+    async def stay(self, channel: grpc.aio.Channel) -> None:
+        """Join, and stay until the membership ends.
+
+        Raises:
+            Unavailable: it ended, or the main worker cannot be reached: join again.
+            StartupError: never again with this configuration (``not_admitted``, ``replaced``,
+                ``wrong_master_key``, ``store_refused``, …).
+        """
+        self._sent.clear()
+        self._polls = False
+        call: Call = pb_grpc.MainWorkerStub(channel).Subscribe()  # type: ignore[call-arg]  # grpc.aio: no iterator
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                keyring = await self._join(call)
+            try:
+                report, polled = await self._opened(keyring)
+            except StartupError as exc:
+                failure = pb.StartFailed(code=exc.code, detail=exc.detail)
+                await self._send(call, pb.WorkerMessage(start_failed=failure))
+                await call.done_writing()
+                await call.code()
+                raise
+            self._highest_epoch = report.database.highest_epoch
+            await self._send(call, pb.WorkerMessage(ready=pb.Ready(store=encode_store_report(report))))
+            self._call = call
+            tasks = [
+                asyncio.create_task(self._beat(call)),
+                asyncio.create_task(self._poll(call, polled)),
+            ]
+            await self._listen(call)
+        except (grpc.RpcError, asyncio.InvalidStateError, TimeoutError) as exc:
+            raise Unavailable("the main worker cannot be reached", code="main_worker_unreachable") from exc
+        finally:
+            self._call = None
+            self._lease.end()
+            self._identity.link_key = b""
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            call.cancel()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Ask for everything to be moved away; returns when it is, or the time or stream is up."""
+        if (call := self._call) is None:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._send(call, pb.WorkerMessage(drain=pb.Drain()))
+                drained = asyncio.create_task(self._drained.wait())
+                ended = asyncio.ensure_future(call.code())
+                await asyncio.wait({drained, ended}, return_when=asyncio.FIRST_COMPLETED)
+                drained.cancel()
+                ended.cancel()
+        except (grpc.RpcError, asyncio.InvalidStateError, TimeoutError):
+            log.warning("left without a complete drain")
+
+    async def _join(self, call: Call) -> Keyring:
+        key = WrapKey.generate()
+        asked = self._applicant
+        instance_id = self._random(INSTANCE_ID_BYTES).hex()
+        nonce = self._random(joining.NONCE_BYTES)
+        await self._send(
+            call,
+            pb.WorkerMessage(
+                join=pb.Join(
+                    worker_id=asked.worker_id,
+                    instance_id=instance_id,
+                    public_key=key.public_bytes,
+                    nonce=nonce,
+                    grpc_addr=asked.grpc_addr,
+                    tags={"grpc_addr": asked.grpc_addr},
+                    version=asked.version,
+                    backend=asked.backend,
+                )
+            ),
+        )
+        challenge = (await self._expect(call, "challenge")).challenge
+        # Not earlier: a main worker makes its token file before it answers anybody.
+        token = asked.token()
+        agreed = JoinContext(
+            server_nonce=challenge.nonce,
+            worker_nonce=nonce,
+            worker_id=asked.worker_id,
+            instance_id=instance_id,
+            public_key=key.public_bytes,
+            grpc_addr=asked.grpc_addr,
+        )
+        if challenge.proof_required and token is None:
+            raise StartupError(
+                "the main worker demands a join token; give this worker the same JOIN_TOKEN",
+                code="not_admitted",
+            )
+        proof = joining.worker_proof(token, agreed) if token else b""
+        await self._send(call, pb.WorkerMessage(proof=pb.Proof(proof=proof)))
+        admitted = (await self._expect(call, "admitted")).admitted
+        # A main worker that demands no proof gives none; it is then on this machine.
+        if challenge.proof_required and not (
+            token and joining.verify_main(token, agreed, admitted.wrapped, admitted.proof)
+        ):
+            raise StartupError(
+                "the main worker did not prove the join token; check -main-addr", code="not_admitted"
+            )
+        try:
+            key_id = bytes.fromhex(admitted.key_id)
+            payload = key.unwrap(admitted.wrapped, joining.wrap_info(agreed, key_id))
+            keyring = Keyring.from_payload(payload[joining.LINK_KEY_BYTES :])
+        except (DeltaError, ValueError):
+            raise StartupError(
+                "the main worker sent keys that were not made for this worker", code="not_admitted"
+            ) from None
+        self._identity.instance_id = instance_id
+        self._identity.link_key = payload[: joining.LINK_KEY_BYTES]
+        return keyring
+
+    async def _listen(self, call: Call) -> None:
+        while True:
+            message = await self._expect(call, "heartbeat", "member", "drained")
+            match message.WhichOneof("message"):
+                case "heartbeat":
+                    sent_s = self._sent.pop(message.heartbeat.sequence, None)
+                    if sent_s is not None:
+                        self._lease.renewed_s = max(self._lease.renewed_s, sent_s)
+                    self._polls = message.heartbeat.poll_templates
+                case "member":
+                    self._on_member()
+                case _:
+                    self._drained.set()
+
+    async def _beat(self, call: Call) -> None:
+        sequence = 0
+        while True:
+            sequence += 1
+            self._sent[sequence] = self._clock.monotonic_s()
+            self._sent.pop(sequence - HEARTBEATS_KEPT, None)
+            beat = pb.WorkerHeartbeat(sequence=sequence, highest_epoch_stored=self._highest_epoch)
+            await self._send(call, pb.WorkerMessage(heartbeat=beat))
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
+
+    async def _poll(self, call: Call, polled: Polled) -> None:
+        known: dict[str, str] | None = None
+        while True:
+            await asyncio.sleep(TEMPLATE_POLL_S if known is not None else HEARTBEAT_INTERVAL_S)
+            if not self._polls:
+                known = None
+                continue
+            try:
+                self._highest_epoch = max(self._highest_epoch, await polled.highest_epoch())
+                templates = await polled.templates()
+            except DeltaError as exc:
+                log.warning("the store could not be polled for changed schemas", code=exc.code)
+                continue
+            if templates != known:
+                known = templates
+                await self._send(call, pb.WorkerMessage(templates=pb.TemplateSnapshot(etags=templates)))
+
+    async def _send(self, call: Call, message: pb.WorkerMessage) -> None:
+        async with self._writing:
+            await call.write(message)
+
+    async def _expect(self, call: Call, *kinds: str) -> pb.MainMessage:
+        """Return the next message of one of ``kinds``.
+
+        Raises:
+            StartupError: refused for good, or replaced.
+            Unavailable: refused for now, or the stream ended.
+        """
+        while isinstance(message := await call.read(), pb.MainMessage):
+            match message.WhichOneof("message"):
+                case "refused" if message.refused.retry:
+                    raise Unavailable(message.refused.detail, code=message.refused.code)
+                case "refused":
+                    raise StartupError(
+                        f"the main worker refused this worker: {message.refused.detail}", code="not_admitted"
+                    )
+                case "replaced":
+                    raise StartupError(
+                        "another worker with this -worker-id took over; give each its own", code="replaced"
+                    )
+                case kind if kind in kinds:
+                    return message
+                case _:
+                    continue  # Of a later version.
+        raise Unavailable("the main worker ended the membership", code="membership_ended")

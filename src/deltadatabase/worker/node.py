@@ -1,0 +1,128 @@
+"""One worker, whole: every command goes in here, from the stream or from the same process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deltadatabase.clock import Clock
+from deltadatabase.crypto.envelope import Sealer
+from deltadatabase.crypto.format import is_tombstone_size
+from deltadatabase.errors import Invalid, NotFound
+from deltadatabase.limits import CACHE_BYTES_DEFAULT
+from deltadatabase.model import Command, Op, Result, StoreReport
+from deltadatabase.schema.registry import SchemaRegistry
+from deltadatabase.schema.validator import compile_schema
+from deltadatabase.storage.base import Store
+from deltadatabase.storage.database import reserve_epochs
+from deltadatabase.worker.cache import Cache
+from deltadatabase.worker.commit import Committer
+from deltadatabase.worker.ports import Lease
+from deltadatabase.worker.sidecar import MetaSidecar
+from deltadatabase.worker.templates import Templates
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """Tunable parts of a worker.
+
+    Attributes:
+        cache_bytes: bound on cached documents and their overhead.
+        cache_entries: bound on cached entities; 0: by bytes only.
+        cache_ttl_s: age at which a cached value is read again; 0: never.
+        meta_sidecar: whether the readable meta files are written.
+    """
+
+    cache_bytes: int = CACHE_BYTES_DEFAULT
+    cache_entries: int = 0
+    cache_ttl_s: float = 0.0
+    meta_sidecar: bool = True
+
+
+class Node:
+    """Executes commands on one store. Fulfils ``rpc.stream.Handler``.
+
+    Args:
+        store: an opened and probed store; closed by ``close``.
+        sealer: called to obtain the present sealer.
+        report: what the start-up probe found, for the main worker.
+        clock: time.
+        lease: whether writes may be issued now.
+        options: tunable parts.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sealer: Callable[[], Sealer],
+        report: StoreReport,
+        *,
+        clock: Clock,
+        lease: Lease,
+        options: NodeOptions,
+    ) -> None:
+        self.report = report
+        self.templates = Templates(store)
+        self.cache = Cache(
+            bytes_max=options.cache_bytes, entries_max=options.cache_entries, ttl_s=options.cache_ttl_s
+        )
+        self.schemas = SchemaRegistry(self.templates)
+        self._store = store
+        self._sidecar = (
+            MetaSidecar(store, lambda sealed: sealer().meta_json(sealed)) if options.meta_sidecar else None
+        )
+        self._committer = Committer(
+            store, sealer, self.schemas, self.cache, clock=clock, lease=lease, sidecar=self._sidecar
+        )
+        #: Answer a cached read without a wait; see ``Committer.fast``.
+        self.fast = self._committer.fast
+
+    async def execute(self, command: Command) -> Result:
+        """Execute any command. Raises DeltaError."""
+        match command.op:
+            case Op.GET | Op.PUT | Op.DELETE | Op.RESOLVE | Op.VALIDATE:
+                return await self._committer.execute(command)
+            case Op.SCHEMA_GET:
+                return await self._schema_get(command.schema_id)
+            case Op.SCHEMA_PUT:
+                compiled = compile_schema(command.document)
+                await self.templates.replace(command.schema_id, command.document)
+                return Result(schema_hash=compiled.hash)
+            case Op.SCHEMA_DELETE:
+                await self.templates.remove(command.schema_id)
+                return Result()
+            case Op.SCHEMA_LIST:
+                return Result(names=await self.templates.schema_ids())
+            case Op.NAMESPACES:
+                return Result(names=await self.templates.namespaces(is_tombstone_size))
+            case Op.RESERVE_EPOCHS:
+                found, highest = await reserve_epochs(
+                    self._store,
+                    expected=command.term,
+                    highest=command.number,
+                    reservation=command.write_id.hex(),
+                )
+                return Result(found=found, number=highest)
+        raise Invalid("command is not known to this worker", code="unknown_op")
+
+    def rejoined(self) -> None:
+        """Forget what an earlier main worker said of schemas: its revisions may begin again."""
+        self.schemas.reset()
+
+    async def settle(self, timeout_s: float) -> None:
+        """Let running writes and pending meta files end, each at most ``timeout_s`` seconds."""
+        await self._committer.settle(timeout_s)
+        if self._sidecar is not None:
+            await self._sidecar.flush(timeout_s)
+
+    async def close(self) -> None:
+        """Release the store. Call ``settle`` first."""
+        await self._store.close()
+
+    async def _schema_get(self, schema_id: str) -> Result:
+        text = await self.templates.template(schema_id)
+        if text is None:
+            raise NotFound("there is no such schema", code="schema_not_found")
+        # Not compiled: an S3 client may have put anything there, and it is shown as it is.
+        return Result(document=text, schema_hash=hashlib.sha256(text).hexdigest())

@@ -1,0 +1,84 @@
+"""Before a worker serves: does the store keep its promises, and do the keys fit its database?
+
+A wrong key writes nothing: the database's description is checked before the probe puts anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+
+from deltadatabase.clock import Random
+from deltadatabase.crypto.keyring import Keyring, check_database
+from deltadatabase.errors import NotFound, StartupError
+from deltadatabase.limits import SHARD_COUNT_DEFAULT
+from deltadatabase.model import DatabaseInfo, StoreReport
+from deltadatabase.storage.base import Store
+from deltadatabase.storage.database import open_database, read_database
+from deltadatabase.storage.probe import probe, refuse
+from deltadatabase.telemetry.logging import get_logger
+from deltadatabase.worker.templates import Templates
+
+log = get_logger(__name__)
+
+
+async def examine(store: Store, keyring: Keyring, *, random: Random) -> StoreReport:
+    """Open the database in a store, or create it in an empty one, and probe the store.
+
+    Raises:
+        StartupError: ``wrong_master_key``, ``store_refused``.
+        Unavailable: the store went away.
+    """
+    # A wrong key is found before the probe writes, and the probe passes before a new database
+    # is made: neither leaves a trace in a store that will not be used.
+    with contextlib.suppress(NotFound):
+        check_database(keyring, await read_database(store))
+    checks = await probe(store, random)
+    refuse(checks)
+    database = await open_database(
+        store,
+        random=random,
+        shards=SHARD_COUNT_DEFAULT,
+        create=lambda info: _with_primary(keyring, info),
+        check=lambda info: check_database(keyring, info),
+    )
+    templates = len(await Templates(store).snapshot())
+    if not templates:
+        log.warning(
+            "no schema template is stored: documents are not validated; "
+            "put one with PUT /schema/{id} or below templates/"
+        )
+    return StoreReport(backend=store.backend, checks=checks, database=database, templates=templates)
+
+
+async def refresh(store: Store, keyring: Keyring, report: StoreReport, *, random: Random) -> StoreReport:
+    """Look at an open store again, for a new membership.
+
+    Raises:
+        StartupError: the keys do not fit any more, or it is another database now.
+        Unavailable: the store cannot be reached.
+    """
+    database = await open_database(
+        store,
+        random=random,
+        shards=report.database.shards,
+        create=_refuse_empty,
+        check=lambda info: _fits(keyring, report, info),
+    )
+    return msgspec.structs.replace(report, database=database)
+
+
+def _with_primary(keyring: Keyring, info: DatabaseInfo) -> DatabaseInfo:
+    primary = keyring.primary
+    return msgspec.structs.replace(info, keys={primary.key_id.hex(): primary.check_value(info.database_id)})
+
+
+def _fits(keyring: Keyring, report: StoreReport, info: DatabaseInfo) -> DatabaseInfo | None:
+    if info.database_id != report.database.database_id:
+        raise StartupError("the store holds another database now; restart this worker", code="store_refused")
+    return check_database(keyring, info)
+
+
+def _refuse_empty(info: DatabaseInfo) -> DatabaseInfo:
+    raise StartupError("the store was emptied under a running worker; restart it", code="store_refused")

@@ -1,0 +1,46 @@
+"""What the worker needs from others, declared by their user."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from deltadatabase.model import Header
+
+
+class Sealer(Protocol):
+    """Seals and opens entities (``crypto.envelope.Sealer``)."""
+
+    def seal(self, header: Header, document: bytes) -> bytes: ...
+
+    def open(self, data: bytes, schema_id: str, key: str) -> tuple[Header, bytes]: ...
+
+
+class Sidecar(Protocol):
+    """Takes note of a committed object, to describe it in a derived file later."""
+
+    def note(self, schema_id: str, key: str, sealed: bytes) -> None: ...
+
+
+class CheckedSchema(Protocol):
+    """One version of a schema, ready to check documents (``schema.validator``)."""
+
+    @property
+    def hash(self) -> str: ...
+
+    def check(self, key: str, document: bytes) -> None: ...
+
+
+class Schemas(Protocol):
+    """The schemas in force (``schema.registry.SchemaRegistry``)."""
+
+    def cached(self, schema_id: str, revision: int) -> CheckedSchema | None: ...
+
+    async def get(self, schema_id: str, revision: int) -> CheckedSchema: ...
+
+    def reset(self) -> None: ...
+
+
+class Lease(Protocol):
+    """Whether this worker may still issue writes: its membership is known to be alive."""
+
+    def holds(self) -> bool: ...

@@ -1,0 +1,212 @@
+"""The proc worker as a program: serve the stream, join, join again, drain, end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from deltadatabase.auth.join import JoinToken
+from deltadatabase.clock import Clock, Random
+from deltadatabase.crypto.envelope import Sealer
+from deltadatabase.crypto.keyring import Keyring
+from deltadatabase.errors import Unavailable
+from deltadatabase.limits import GRPC_MESSAGE_BYTES_MAX_DEFAULT, REJOIN_DELAY_S
+from deltadatabase.model import Command, Result, StoreReport
+from deltadatabase.rpc import channels
+from deltadatabase.rpc.channels import Tls
+from deltadatabase.rpc.exchange import ExchangeService
+from deltadatabase.storage.base import Store
+from deltadatabase.telemetry.logging import get_logger
+from deltadatabase.worker.membership import Applicant, Identity, MembershipClient, MembershipLease, Polled
+from deltadatabase.worker.node import Node, NodeOptions
+from deltadatabase.worker.opening import examine, refresh
+from deltadatabase.worker.watching import StoreWatch
+
+SAY_AGAIN_S: Final = 10.0
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerOptions:
+    """How one proc worker runs.
+
+    Attributes:
+        main_addr: the main worker's control plane, ``host:port``.
+        worker_id: name of this worker, the same after a restart.
+        grpc_addr: where the data service listens; port 0 takes a free one.
+        advertise_addr: what the main worker is told instead; "" tells it ``grpc_addr``.
+        backend: ``s3`` or ``directory``.
+        token: looks the join token up.
+        version: of this program.
+        node: tunable parts of the engine.
+        drain_timeout_s: longest time from the wish to end until the end.
+        tls: certificates; None: plain text.
+        message_bytes_max: largest gRPC message.
+    """
+
+    main_addr: str
+    worker_id: str
+    grpc_addr: str
+    advertise_addr: str
+    backend: str
+    token: Callable[[], JoinToken | None]
+    version: str
+    node: NodeOptions
+    drain_timeout_s: float
+    tls: Tls | None = None
+    message_bytes_max: int = GRPC_MESSAGE_BYTES_MAX_DEFAULT
+
+
+class WorkerServer:
+    """One proc worker.
+
+    Args:
+        options: how it runs.
+        open_store: opens the store, waiting for it as long as configured. Raises StartupError.
+        clock, random: time and randomness.
+    """
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        open_store: Callable[[], Awaitable[Store]],
+        *,
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        self._options = options
+        self._open_store = open_store
+        self._clock = clock
+        self._random = random
+        self._identity = Identity()
+        self._lease = MembershipLease(clock)
+        self._store: Store | None = None
+        self._node: Node | None = None
+        self._sealer: Sealer | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop`` is set, then drain.
+
+        Raises:
+            StartupError: it cannot serve, or was told never to come back.
+        """
+        options = self._options
+        server = channels.new_server(message_bytes_max=options.message_bytes_max)
+        port = channels.listen(server, options.grpc_addr, tls=options.tls)
+        exchange = ExchangeService(
+            self,
+            prove=self._identity.prove,
+            verify=self._identity.verify,
+            random=self._random,
+            instance_id=lambda: self._identity.instance_id,
+            message_bytes_max=options.message_bytes_max,
+        )
+        exchange.register(server)
+        stop_serving = await channels.add_health_and_reflection(server, [channels.PROC_WORKER_SERVICE])
+        await server.start()
+        host = options.grpc_addr.rpartition(":")[0]
+        log.info("worker listens", worker_id=options.worker_id, grpc_addr=f"{host}:{port}")
+        client = MembershipClient(
+            Applicant(
+                worker_id=options.worker_id,
+                grpc_addr=options.advertise_addr or f"{host}:{port}",
+                backend=options.backend,
+                token=options.token,
+                version=options.version,
+            ),
+            self._identity,
+            self._lease,
+            self._opened,
+            on_member=lambda: log.info("worker serves", worker_id=options.worker_id),
+            clock=self._clock,
+            random=self._random,
+        )
+        joining = asyncio.create_task(self._keep_joining(client))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({joining, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if joining.done():
+                joining.result()
+            log.info("worker drains", worker_id=options.worker_id)
+            await stop_serving()
+            deadline = self._clock.monotonic_s() + options.drain_timeout_s
+            await client.drain(options.drain_timeout_s * 0.6)
+            if self._node is not None:
+                await self._node.settle(max(0.1, (deadline - self._clock.monotonic_s()) / 3))
+        finally:
+            for task in (joining, stopping):
+                task.cancel()
+            await asyncio.gather(joining, stopping, return_exceptions=True)
+            await server.stop(grace=0.2)
+            if self._store is not None:
+                await self._store.close()
+        log.info("worker ended", worker_id=options.worker_id)
+
+    # -- Handler -----------------------------------------------------------------------
+
+    def fast(self, command: Command) -> Result | None:
+        """Answer a cached read without a wait. See ``Node.fast``."""
+        if self._node is None:
+            raise _not_serving()
+        return self._node.fast(command)
+
+    async def execute(self, command: Command) -> Result:
+        """Execute any command. See ``Node.execute``."""
+        if self._node is None:
+            raise _not_serving()
+        return await self._node.execute(command)
+
+    # -- joining -----------------------------------------------------------------------
+
+    async def _keep_joining(self, client: MembershipClient) -> None:
+        said: tuple[str, float] | None = None
+        while True:
+            channel = channels.open_channel(
+                self._options.main_addr,
+                tls=self._options.tls,
+                message_bytes_max=self._options.message_bytes_max,
+            )
+            try:
+                await client.stay(channel)
+            except Unavailable as exc:
+                # Once for each new reason, and now and then while it lasts.
+                now_s = self._clock.monotonic_s()
+                if said is None or said[0] != exc.code or now_s - said[1] > SAY_AGAIN_S:
+                    log.warning("not a member; joining again", code=exc.code, detail=exc.detail)
+                    said = (exc.code, now_s)
+            finally:
+                await channel.close(None)
+            await asyncio.sleep(REJOIN_DELAY_S)
+
+    async def _opened(self, keyring: Keyring) -> tuple[StoreReport, Polled]:
+        """Open the store at the first join; at later ones make sure that the keys still fit."""
+        if self._node is None:
+            if self._store is None:
+                self._store = await self._open_store()
+            report = await examine(self._store, keyring, random=self._random)
+            self._sealer = Sealer(keyring, self._random)
+            self._node = Node(
+                self._store,
+                self._current_sealer,
+                report,
+                clock=self._clock,
+                lease=self._lease,
+                options=self._options.node,
+            )
+        else:
+            assert self._store is not None
+            report = await refresh(self._store, keyring, self._node.report, random=self._random)
+            self._sealer = Sealer(keyring, self._random)
+            self._node.rejoined()
+        return report, StoreWatch(self._store, self._node.templates)
+
+    def _current_sealer(self) -> Sealer:
+        assert self._sealer is not None
+        return self._sealer
+
+
+def _not_serving() -> Unavailable:
+    return Unavailable("the worker has not opened its store yet", code="link_down")

@@ -1,0 +1,70 @@
+"""Parts of a worker for tests: schemas without a store, a lease with a switch."""
+
+from __future__ import annotations
+
+import asyncio
+
+from deltadatabase.crypto.envelope import Sealer
+from deltadatabase.crypto.keyring import Keyring, MasterKey
+from deltadatabase.errors import Invalid
+from deltadatabase.storage.base import Store
+from deltadatabase.worker.cache import Cache
+from deltadatabase.worker.commit import Committer
+from deltadatabase.worker.ports import Sidecar
+from support.clocks import FakeClock, SeededRandom
+
+KEYRING = Keyring(MasterKey(b"\x07" * 32))
+
+
+class NoSchema:
+    hash = ""
+
+    def check(self, key: str, document: bytes) -> None:
+        if document == b"bad":
+            raise Invalid("refused")
+
+
+class Schemas:
+    """Every schema id has one schema that refuses the document ``bad``."""
+
+    def __init__(self) -> None:
+        self.schema = NoSchema()
+
+    def cached(self, schema_id: str, revision: int) -> NoSchema | None:
+        return None
+
+    async def get(self, schema_id: str, revision: int) -> NoSchema:
+        await asyncio.sleep(0)
+        return self.schema
+
+    def reset(self) -> None:
+        """Nothing is kept."""
+
+
+class Lease:
+    def __init__(self) -> None:
+        self.alive = True
+
+    def holds(self) -> bool:
+        return self.alive
+
+
+def make_committer(
+    store: Store,
+    *,
+    clock: FakeClock,
+    lease: Lease | None = None,
+    sidecar: Sidecar | None = None,
+    seed: int = 0,
+) -> Committer:
+    """Build the committer of one worker on ``store``."""
+    sealer = Sealer(KEYRING, SeededRandom(seed))
+    return Committer(
+        store,
+        lambda: sealer,
+        Schemas(),
+        Cache(bytes_max=1 << 20),
+        clock=clock,
+        lease=lease or Lease(),
+        sidecar=sidecar,
+    )

@@ -1,0 +1,238 @@
+"""An in-memory database behind the REST ports, and a client that speaks raw ASGI."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from deltadatabase.errors import NotFound
+from deltadatabase.gateway.asgi import ASGIApp, Message
+from deltadatabase.model import (
+    DatabaseInfo,
+    MemberInfo,
+    MemberState,
+    ProbeCheck,
+    ReadinessCheck,
+    Result,
+    StoreReport,
+)
+from deltadatabase.schema.document import check_document
+
+ADMIN_KEY = "admin-key-of-the-tests"
+NOW_MS = 1_700_000_000_000
+
+
+class TestClock:
+    __test__ = False
+
+    def __init__(self) -> None:
+        self._monotonic_s = 1000.0
+
+    def wall_ms(self) -> int:
+        return NOW_MS
+
+    def monotonic_s(self) -> float:
+        return self._monotonic_s
+
+    def forget_failed_logins(self) -> None:
+        self._monotonic_s += 3600.0
+
+
+class CountingRandom:
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, size: int, /) -> bytes:
+        self._count += 1
+        return self._count.to_bytes(size, "big")
+
+
+class FakeDatabase:
+    """Fulfils Entities, Schemas and Cluster. ``failure`` is raised by every call that could fail."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.documents: dict[tuple[str, str], tuple[int, bytes]] = {}
+        self.schemas: dict[str, bytes] = {}
+        self.failure: Exception | None = None
+        self.ready = True
+        self.request_ids: list[str] = []
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    async def get(
+        self,
+        schema_id: str,
+        key: str,
+        *,
+        if_none_match: tuple[str, ...] | None = None,
+        request_id: str = "",
+    ) -> Result:
+        self._fail()
+        self.request_ids.append(request_id)
+        if (schema_id, key) not in self.documents:
+            raise NotFound("there is no such entity")
+        version, document = self.documents[schema_id, key]
+        etag = f'"{version}-aa"'
+        times = {"updated_ms": NOW_MS, "store_us": 1250}
+        if if_none_match is not None and (etag in if_none_match or "*" in if_none_match):
+            return Result(version=version, etag=etag, not_modified=True, **times)
+        return Result(version=version, etag=etag, document=document, **times)
+
+    async def put(
+        self, schema_id: str, documents: Mapping[str, bytes], *, request_id: str = ""
+    ) -> dict[str, Result]:
+        self._fail()
+        for document in documents.values():
+            check_document(document)
+        results = {}
+        for key, document in documents.items():
+            version = self.documents.get((schema_id, key), (0, b""))[0] + 1
+            self.documents[schema_id, key] = (version, document)
+            results[key] = Result(version=version)
+        return results
+
+    async def delete(self, schema_id: str, key: str, *, request_id: str = "") -> Result:
+        self._fail()
+        return Result(found=self.documents.pop((schema_id, key), None) is not None)
+
+    async def schema_get(self, schema_id: str) -> Result:
+        self._fail()
+        if schema_id not in self.schemas:
+            raise NotFound("there is no such schema")
+        return Result(document=self.schemas[schema_id])
+
+    async def schema_put(self, schema_id: str, document: bytes) -> Result:
+        self._fail()
+        check_document(document)
+        self.schemas[schema_id] = document
+        return Result()
+
+    async def schema_delete(self, schema_id: str) -> Result:
+        self._fail()
+        if self.schemas.pop(schema_id, None) is None:
+            raise NotFound("there is no such schema")
+        return Result(found=True)
+
+    async def schema_list(self) -> tuple[str, ...]:
+        self._fail()
+        return tuple(sorted(self.schemas))
+
+    async def namespaces(self) -> tuple[str, ...]:
+        self._fail()
+        return tuple(sorted({*self.schemas, *(schema_id for schema_id, _ in self.documents)}))
+
+    def members(self) -> Sequence[MemberInfo]:
+        self._fail()
+        return [
+            MemberInfo(
+                worker_id="proc-1",
+                instance_id="i1",
+                state=MemberState.AVAILABLE,
+                key_id="0011223344556677",
+                last_seen_ms=NOW_MS,
+                address="127.0.0.1:50052",
+            )
+        ]
+
+    def readiness(self) -> Sequence[ReadinessCheck]:
+        code = "ok" if self.ready else "wrong_master_key"
+        return [
+            ReadinessCheck("workers", True, "ok", "1 worker joined"),
+            ReadinessCheck("master_key", self.ready, code, "the key of the existing data"),
+        ]
+
+    def store_reports(self) -> Mapping[str, StoreReport]:
+        self._fail()
+        database = DatabaseInfo(
+            database_id="d1", format=1, shards=1024, highest_epoch=7, keys={"0011223344556677": "c0ffee"}
+        )
+        create = ProbeCheck("create_once", True, "the second create failed")
+        good = StoreReport(backend="s3", checks=(create,), database=database, templates=2)
+        stale = ProbeCheck("stale_etag", False, "a stale etag was accepted")
+        bad = StoreReport(backend="s3", checks=(create, stale), database=database)
+        return {"proc-1": good, "proc-2": bad}
+
+
+@dataclass
+class Reply:
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Client:
+    """Sends requests to an ASGI application the way granian does, as raw as the test wants."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(
+        self,
+        method: str,
+        target: str | bytes,
+        body: bytes | Sequence[bytes] | None = None,
+        *,
+        key: str | None = ADMIN_KEY,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> Reply:
+        raw = target.encode() if isinstance(target, str) else target
+        path, _, query = raw.partition(b"?")
+        fields = [(b"host", b"localhost")]
+        if key is not None:
+            fields.append((b"authorization", f"Bearer {key}".encode()))
+        chunks = [body] if isinstance(body, bytes) else list(body or ())
+        if isinstance(body, bytes):
+            fields.append((b"content-length", b"%d" % len(body)))
+        elif body is not None:
+            fields.append((b"transfer-encoding", b"chunked"))
+        fields += [(name.encode(), value.encode("latin-1")) for name, value in headers]
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": path.decode(errors="replace"),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": fields,
+            "client": ("127.0.0.1", "50000"),
+            "server": ("127.0.0.1", "8080"),
+            "state": {},
+        }
+        return await exchange(self.app, scope, chunks)
+
+
+async def exchange(app: ASGIApp, scope: dict[str, Any], chunks: Sequence[bytes]) -> Reply:
+    left = list(chunks)
+    reply = Reply()
+
+    async def receive() -> Message:
+        chunk = left.pop(0) if left else b""
+        return {"type": "http.request", "body": chunk, "more_body": bool(left)}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            assert reply.status == 0, "an answer begins once"
+            reply.status = message["status"]
+            for name, value in message["headers"]:
+                assert name == name.lower()
+                assert name.decode() not in reply.headers, f"{name!r} repeated"
+                reply.headers[name.decode()] = value.decode("latin-1")
+        else:
+            reply.body += message.get("body", b"")
+
+    await app(scope, receive, send)
+    assert reply.status, "every request is answered"
+    return reply

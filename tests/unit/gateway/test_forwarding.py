@@ -1,0 +1,339 @@
+"""The router over real committers on one store, with links that a test can cut."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import pytest
+from support.clocks import FakeClock, SeededRandom
+from support.fake_store import FakeStore
+from support.workers import make_committer
+
+from deltadatabase.errors import (
+    DeltaError,
+    Invalid,
+    LinkLost,
+    NotFound,
+    OutcomeUnknown,
+    PartlyApplied,
+    StoreFull,
+    Unavailable,
+)
+from deltadatabase.gateway.forwarding import Router
+from deltadatabase.model import Command, Op, Result
+from deltadatabase.placement.membership import Member, Placement
+from deltadatabase.placement.ring import shard_of
+from deltadatabase.storage.paths import entity_path
+
+SHARDS = 16
+
+
+class Revisions:
+    def __init__(self) -> None:
+        self.now: dict[str, int] = {}
+
+    def revision(self, schema_id: str) -> int:
+        return self.now.get(schema_id, 0)
+
+    def raise_revisions(self, schema_ids: Iterable[str]) -> None:
+        for schema_id in schema_ids:
+            self.now[schema_id] = self.now.get(schema_id, 0) + 1
+
+
+class CutLink:
+    """A link to a committer; ``mode`` decides what becomes of calls."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.committer = make_committer(world.store, clock=world.clock, seed=seed)
+        self.mode = "ok"
+        self.calls: list[Command] = []
+        self.gate = asyncio.Event()
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def call(self, command: Command) -> Result:
+        self.calls.append(command)
+        await asyncio.sleep(0)
+        match self.mode:
+            case "down":
+                raise Unavailable("down", code="link_down")
+            case "lost_before":
+                raise LinkLost("broke")
+            case "lost_after":
+                await self.committer.execute(command)
+                raise LinkLost("broke")
+            case "reply_held":
+                result = await self.committer.execute(command)
+                await self.gate.wait()
+                return result
+            case "held":
+                await self.gate.wait()
+        fast = self.committer.fast(command)
+        return fast if fast is not None else await self.committer.execute(command)
+
+
+class World:
+    """A router with workers ``a``, ``b``, … on one store."""
+
+    def __init__(self) -> None:
+        self.store = FakeStore()
+        self.clock = FakeClock(tick_s=0.001)
+        self.revisions = Revisions()
+        self.router = Router(
+            clock=self.clock, random=SeededRandom(7), revisions=self.revisions, timeout_ms=2_000
+        )
+        self.router.bind(Placement(SHARDS, epoch=100, epoch_limit=10_000))
+        self.links: dict[str, CutLink] = {}
+
+    async def join(self, *worker_ids: str) -> None:
+        for worker_id in worker_ids:
+            self.links[worker_id] = CutLink(self, seed=len(self.links) + 1)
+            await self.router.join(Member(worker_id, worker_id), self.links[worker_id])
+
+    def key_of(self, worker_id: str) -> str:
+        """A key whose entity this worker owns."""
+        assert self.router.placement is not None
+        return next(
+            key
+            for key in map(str, range(10_000))
+            if self.router.placement.owners[shard_of("s", key, SHARDS)] == worker_id
+        )
+
+
+@pytest.fixture
+async def world() -> World:
+    return World()
+
+
+async def test_without_a_worker_nothing_is_served(world: World) -> None:
+    with pytest.raises(Unavailable) as caught:
+        await world.router.get("s", "k")
+    assert caught.value.code == "no_worker"
+
+
+async def test_each_entity_goes_to_its_owner_alone(world: World) -> None:
+    await world.join("a", "b", "c")
+    for number in range(60):
+        await world.router.put_one("s", str(number), b"1")
+        assert (await world.router.get("s", str(number))).document == b"1"
+    for worker_id, link in world.links.items():
+        assert link.calls
+        assert world.router.placement is not None
+        assert all(world.router.placement.owners[call.shard] == worker_id for call in link.calls)
+
+
+@pytest.mark.parametrize("mode", ["lost_before", "lost_after"])
+async def test_a_read_in_flight_at_a_death_is_sent_again(world: World, mode: str) -> None:
+    await world.join("a", "b")
+    key = world.key_of("a")
+    await world.router.put_one("s", key, b"1")
+    world.links["a"].mode = mode
+    reading = asyncio.create_task(world.router.get("s", key))
+    await asyncio.sleep(0.03)
+    assert not reading.done()
+    world.router.leave("a")
+    assert (await reading).document == b"1"
+
+
+async def test_a_write_whose_reply_died_is_found_by_the_next_owner(world: World) -> None:
+    await world.join("a", "b")
+    key = world.key_of("a")
+    world.links["a"].mode = "lost_after"
+    writing = asyncio.create_task(world.router.put_one("s", key, b"1"))
+    await asyncio.sleep(0.03)
+    world.router.leave("a")
+    assert (await writing).version == 1
+    puts = [call for link in world.links.values() for call in link.calls if call.op is Op.PUT]
+    assert len(puts) == 1
+    assert (await world.router.get("s", key)).document == b"1"
+
+
+async def test_a_write_that_is_not_found_is_unknown_and_not_sent_again(world: World) -> None:
+    await world.join("a", "b")
+    key = world.key_of("a")
+    world.links["a"].mode = "lost_before"
+    writing = asyncio.create_task(world.router.put_one("s", key, b"1"))
+    await asyncio.sleep(0.03)
+    world.router.leave("a")
+    with pytest.raises(OutcomeUnknown):
+        await writing
+    with pytest.raises(NotFound):
+        await world.router.get("s", key)
+
+
+async def test_a_late_reply_of_a_former_owner_is_not_delivered(world: World) -> None:
+    await world.join("a", "b")
+    key = world.key_of("a")
+    await world.router.put_one("s", key, b"old")
+    world.links["a"].mode = "reply_held"
+    reading = asyncio.create_task(world.router.get("s", key))
+    await asyncio.sleep(0.01)
+    world.router.leave("a")
+    await world.router.put_one("s", key, b"new")
+    world.links["a"].gate.set()
+    assert (await reading).document == b"new"
+
+
+async def test_a_write_applied_by_a_former_owner_is_answered_after_a_look(world: World) -> None:
+    await world.join("a", "b")
+    key = world.key_of("a")
+    world.links["a"].mode = "reply_held"
+    writing = asyncio.create_task(world.router.put_one("s", key, b"1"))
+    await asyncio.sleep(0.01)
+    world.router.leave("a")
+    await world.router.put_one("s", key, b"2")
+    world.links["a"].gate.set()
+    assert (await writing).version == 1
+    assert [call.op for call in world.links["b"].calls] == [Op.PUT, Op.RESOLVE]
+
+
+async def test_a_request_that_never_left_goes_to_the_next_owner(world: World) -> None:
+    await world.join("a", "b")
+    key = world.key_of("a")
+    world.links["a"].mode = "down"
+    writing = asyncio.create_task(world.router.put_one("s", key, b"1"))
+    await asyncio.sleep(0.03)
+    world.router.leave("a")
+    assert (await writing).version == 1
+
+
+async def test_joins_and_drains_under_load_fail_nothing(world: World) -> None:
+    await world.join("a")
+    stop = False
+    versions: dict[str, int] = {}
+
+    async def client(name: str) -> None:
+        while not stop:
+            version = (await world.router.put_one("s", name, name.encode())).version
+            assert version == versions.get(name, 0) + 1
+            versions[name] = version
+            assert (await world.router.get("s", name)).version == version
+
+    clients = [asyncio.create_task(client(str(number))) for number in range(20)]
+    for worker_id in ("b", "c", "d"):
+        await asyncio.sleep(0.02)
+        await world.join(worker_id)
+    for worker_id in ("a", "c"):
+        await asyncio.sleep(0.02)
+        await world.router.drain(worker_id)
+        assert world.router.placement is not None
+        assert world.router.placement.owned_by(worker_id) == 0
+        world.router.leave(worker_id)
+    await asyncio.sleep(0.02)
+    stop = True
+    await asyncio.gather(*clients)
+    assert min(versions.values()) > 2
+    assert not any(call.op is Op.RESOLVE for link in world.links.values() for call in link.calls)
+
+
+async def test_a_move_does_not_wait_for_ever(world: World) -> None:
+    await world.join("a")
+    key = "k"
+    world.links["a"].mode = "reply_held"
+    writing = asyncio.create_task(world.router.put_one("s", key, b"1"))
+    await asyncio.sleep(0.01)
+    world.clock.advance(0.0)
+    joining = asyncio.create_task(world.join("b", "c", "d", "e"))
+    async with asyncio.timeout(20):
+        while not joining.done():
+            world.clock.advance(1.0)
+            await asyncio.sleep(0.01)
+    world.links["a"].gate.set()
+    outcome = (await asyncio.gather(writing, return_exceptions=True))[0]
+    assert isinstance(outcome, Result | OutcomeUnknown)
+
+
+async def test_all_documents_are_checked_before_one_is_stored(world: World) -> None:
+    await world.join("a", "b")
+    documents = {str(number): b"1" for number in range(20)} | {"last": b"bad"}
+    with pytest.raises(Invalid):
+        await world.router.put("s", documents)
+    assert world.store.objects == {}
+    del documents["last"]
+    results = await world.router.put("s", documents)
+    assert list(results) == list(documents)
+    assert all(result.version == 1 for result in results.values())
+
+
+async def test_a_store_that_fails_part_way_is_told_key_by_key(world: World) -> None:
+    await world.join("a")
+
+    def fail(operation: str, path: str) -> None:
+        if operation == "put" and path == entity_path("s", "b"):
+            raise StoreFull("full")
+
+    world.store.before = fail
+    with pytest.raises(PartlyApplied) as caught:
+        await world.router.put("s", {"a": b"1", "b": b"2"})
+    assert caught.value.outcomes == {"a": 1, "b": "store_full"}
+    assert isinstance(caught.value.cause, StoreFull)
+
+
+async def test_nothing_stored_at_all_is_the_plain_error(world: World) -> None:
+    await world.join("a")
+    world.store.before = _raise_on_put(StoreFull("full"))
+    with pytest.raises(StoreFull):
+        await world.router.put("s", {"a": b"1", "b": b"2"})
+
+
+async def test_shards_stay_without_owner_when_epochs_run_out(world: World) -> None:
+    await world.join("a", "b")
+    assert world.router.placement is not None
+    low: list[bool] = []
+    world.router.on_epochs_low = lambda: low.append(True)
+    world.router.placement.epoch_limit = world.router.placement.epoch
+    key = world.key_of("a")
+    world.router.leave("a")
+    assert low
+    with pytest.raises(Unavailable):
+        await world.router.get("s", key)
+    world.router.placement.epoch_limit += 100
+    world.router.retry_orphans()
+    with pytest.raises(NotFound):
+        await world.router.get("s", key)
+
+
+async def test_a_term_of_another_main_worker_is_reported(world: World) -> None:
+    await world.join("a")
+    seen: list[int] = []
+
+    def foreign(term: int) -> None:
+        seen.append(term)
+        world.router.closed = ("foreign_writer", "another main worker uses this store")
+
+    world.router.on_foreign_term = foreign
+    stranger = make_committer(world.store, clock=world.clock, seed=9)
+    await stranger.execute(
+        Command(
+            op=Op.PUT,
+            schema_id="s",
+            key="k",
+            shard=shard_of("s", "k", SHARDS),
+            term=999_999,
+            write_id=b"\x09" * 16,
+            document=b"1",
+        )
+    )
+    with pytest.raises(Unavailable) as caught:
+        await world.router.get("s", "k")
+    assert (seen, caught.value.code) == ([999_999], "foreign_writer")
+
+
+async def test_schema_changes_raise_the_revision_also_when_the_answer_is_lost(world: World) -> None:
+    await world.join("a")
+
+    async def lost(command: Command) -> Result:
+        raise LinkLost("broke")
+
+    world.links["a"].call = lost  # type: ignore[method-assign]
+    with pytest.raises(OutcomeUnknown):
+        await world.router.schema_put("s", b"{}")
+    assert world.revisions.now == {"s": 1}
+
+
+def _raise_on_put(error: DeltaError) -> Callable[[str, str], None]:
+    def hook(operation: str, path: str) -> None:
+        if operation == "put":
+            raise error
+
+    return hook

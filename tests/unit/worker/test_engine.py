@@ -1,0 +1,106 @@
+"""What a write does to an entity."""
+
+import pytest
+
+from deltadatabase.errors import NotOwner, VersionMismatch
+from deltadatabase.limits import RECENT_WRITES_MAX
+from deltadatabase.model import Command, Header, Op, RecentWrite
+from deltadatabase.worker.engine import Unchanged, Write, applied_version, decide, etag_of, live_etag
+
+
+def write_id(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def put(number: int = 1, *, term: int = 5, **more: object) -> Command:
+    return Command(op=Op.PUT, schema_id="s", key="k", term=term, write_id=write_id(number), **more)  # type: ignore[arg-type]
+
+
+def delete(number: int = 1, *, term: int = 5) -> Command:
+    return Command(op=Op.DELETE, schema_id="s", key="k", term=term, write_id=write_id(number))
+
+
+def after(header: Header | None, command: Command, now_ms: int = 1000) -> Header:
+    decision = decide(header, command, now_ms)
+    assert isinstance(decision, Write)
+    return decision.header
+
+
+def test_first_put_makes_version_one() -> None:
+    decision = decide(None, put(), 1000)
+    assert isinstance(decision, Write)
+    assert decision.created
+    assert (decision.header.version, decision.header.term, decision.header.updated_ms) == (1, 5, 1000)
+
+
+def test_versions_rise_without_gaps_through_a_tombstone() -> None:
+    first = after(None, put(1))
+    gone = after(first, delete(2))
+    assert gone.tombstone and gone.version == 2
+    again = decide(gone, put(3), 1000)
+    assert isinstance(again, Write) and again.created and again.header.version == 3
+    assert not again.header.tombstone
+
+
+def test_deleting_nothing_stores_nothing() -> None:
+    decision = decide(None, delete(), 1000)
+    assert isinstance(decision, Unchanged) and not decision.found
+    gone = after(after(None, put(1)), delete(2))
+    assert isinstance(decide(gone, delete(3), 1000), Unchanged)
+
+
+def test_a_repeated_write_is_applied_once() -> None:
+    first = after(None, put(1))
+    second = after(first, put(2))
+    repeat = decide(second, put(1), 1000)
+    assert repeat == Unchanged(1, etag_of(1, write_id(1)), 1000, True)
+
+
+def test_recent_writes_are_inherited_newest_first_and_bounded() -> None:
+    header: Header | None = None
+    for number in range(1, 30):
+        header = after(header, put(number))
+    assert header is not None
+    assert header.recent[0] == RecentWrite(28, write_id(28))
+    assert len(header.recent) == RECENT_WRITES_MAX
+    assert applied_version(header, write_id(29 - RECENT_WRITES_MAX)) == 29 - RECENT_WRITES_MAX
+    assert applied_version(header, write_id(1)) == 0
+    assert applied_version(None, write_id(1)) == 0
+    assert applied_version(header, b"") == 0
+
+
+def test_a_newer_term_is_never_overwritten() -> None:
+    newer = after(None, put(1, term=9))
+    for command in (put(2, term=8), delete(2, term=8)):
+        with pytest.raises(NotOwner) as caught:
+            decide(newer, command, 1000)
+        assert caught.value.term == 9
+
+
+def test_time_never_goes_back() -> None:
+    first = after(None, put(1), now_ms=5000)
+    assert after(first, put(2), now_ms=1000).updated_ms == 5000
+
+
+def test_conditions() -> None:
+    first = after(None, put(1))
+    etag = live_etag(first)
+    assert isinstance(decide(first, put(2, if_match=(etag,)), 1), Write)
+    assert isinstance(decide(first, put(2, if_match=("*",)), 1), Write)
+    assert isinstance(decide(None, put(2, if_none_match=("*",)), 1), Write)
+    refused = [
+        (first, put(2, if_match=('"other"',)), etag),
+        (None, put(2, if_match=("*",)), None),
+        (first, put(2, if_none_match=("*",)), etag),
+        (first, put(2, if_none_match=(etag,)), etag),
+        (after(first, delete(2)), put(3, if_match=("*",)), None),
+    ]
+    for header, command, current in refused:
+        with pytest.raises(VersionMismatch) as caught:
+            decide(header, command, 1)
+        assert caught.value.etag == current
+
+
+def test_etags_differ_when_versions_begin_again() -> None:
+    assert etag_of(1, b"\x01" * 16) != etag_of(1, b"\x02" * 16)
+    assert etag_of(1, b"\x01" * 16) == '"1-01010101"'
