@@ -55,6 +55,10 @@ test *arguments:
 test-integration:
     {{bin}}/pytest -m integration
 
+# Measure the database beside its baselines, in about 3 minutes: just bench -h
+bench *arguments:
+    {{bin}}/python -m bench {{arguments}}
+
 # Start a database in memory, make the calls of README.md's walk, stop it.
 demo:
     #!/usr/bin/env bash

@@ -207,9 +207,10 @@ class Corrupt(DeltaError):
 
 
 class Internal(DeltaError):
-    """A mistake of ours: report it."""
+    """A mistake of ours: report it. What it interrupted may have been applied."""
 
     default_code = "internal"
+    certain = False
 
 
 class StartupError(DeltaError):

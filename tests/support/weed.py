@@ -30,6 +30,8 @@ from deltadatabase.storage.objects import S3Settings
 
 ACCESS_KEY: Final = "weed-access"
 SECRET_KEY: Final = "weed-secret-only-for-tests"
+READER_ACCESS_KEY: Final = "weed-reader"
+READER_SECRET_KEY: Final = "weed-reader-only-for-tests"
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 2.0
 _ROLES: Final = ("master", "volume", "filer", "s3")
@@ -131,6 +133,9 @@ class S3Server:
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             f"-s3.config={self.directory / 's3.json'}",
+            # Relative to the directory: the default is in /tmp, and long paths are no socket names.
+            "-s3.localSocket=s3.sock",
+            "-filer.localSocket=filer.sock",
             "-s3.autoCreateBucket=false",
             "-master.telemetry=false",
             "-master.electionTimeout=1s",
@@ -174,9 +179,17 @@ def running_weed(directory: Path) -> Iterator[S3Server]:
                 "identities": [
                     {
                         "name": "tests",
-                        "credentials": [{"accessKey": server.access_key, "secretKey": server.secret_key}],
+                        "credentials": [
+                            {"accessKey": server.access_key, "secretKey": server.secret_key},
+                            {"accessKey": "minioadmin", "secretKey": "minioadmin"},
+                        ],
                         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-                    }
+                    },
+                    {
+                        "name": "reader",
+                        "credentials": [{"accessKey": READER_ACCESS_KEY, "secretKey": READER_SECRET_KEY}],
+                        "actions": ["Read", "List"],
+                    },
                 ]
             }
         )

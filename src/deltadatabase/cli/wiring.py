@@ -105,6 +105,7 @@ async def _worker(settings: WorkerSettings, stop: asyncio.Event) -> None:
             advertise_addr=_text(settings.advertise_addr) if settings.advertise_addr else "",
             backend="s3" if settings.s3.enabled else "directory",
             token=lambda: secrets.worker_join_token(settings),
+            trusts_unproven=settings.main_addr.is_loopback and settings.join_token is None,
             version=__version__,
             node=_node_options(settings),
             drain_timeout_s=settings.drain_timeout,
@@ -195,16 +196,17 @@ class MainWorker:
         self.keyring = keyring
         self.made = made
         self.accounts = accounts
-        self.router = Router(clock=clock, random=system_random, revisions=state)
+        self.router = Router(clock=clock, random=system_random)
         self.cluster = Cluster(self.router, state, clock=clock, random=system_random)
         self.instance_id = system_random(8).hex()
+        self.key_label = settings.key_id or keyring.primary.key_id.hex()
 
     @asynccontextmanager
     async def control_plane(self, address: Address) -> AsyncIterator[int]:
         """Serve gRPC on ``address``; gives the port."""
         settings = self.settings
         server = channels.new_server(message_bytes_max=settings.grpc_max_recv_msg_size)
-        port = channels.listen(server, _text(address), tls=_tls(settings))
+        port = channels.listen(server, _text(address), tls=_tls(settings) if settings.tls.cert else None)
         control = ControlPlane(
             self.cluster,
             self.keyring,
@@ -214,7 +216,7 @@ class MainWorker:
             clock=clock,
             random=system_random,
             instance_id=self.instance_id,
-            document_bytes_max=settings.rest_max_body_size,
+            key_label=self.key_label,
         )
         pb_grpc.add_MainWorkerServicer_to_server(control, server)
         await channels.add_health_and_reflection(server, [channels.MAIN_WORKER_SERVICE])
@@ -251,7 +253,9 @@ class MainWorker:
         finally:
             await server.stop(settings.drain_timeout * REST_SHARE)
 
-    async def _dial(self, address: str, link_key: bytes, instance_id: str) -> WorkerStream:
+    async def _dial(
+        self, address: str, link_key: bytes, instance_id: str, message_bytes_max: int
+    ) -> WorkerStream:
         return await WorkerStream.open(
             address,
             prove=lambda role, main, worker: joining.link_proof(link_key, _role(role), main, worker),
@@ -262,7 +266,8 @@ class MainWorker:
             main_instance_id=self.instance_id,
             expected_worker_instance_id=instance_id,
             tls=_tls(self.settings),
-            message_bytes_max=self.settings.grpc_max_recv_msg_size,
+            # What either end accepts: a message past it would break the stream.
+            message_bytes_max=min(message_bytes_max, self.settings.grpc_max_recv_msg_size),
         )
 
 
@@ -325,7 +330,7 @@ async def _embedded(settings: ServeSettings, main: MainWorker) -> AsyncIterator[
                 worker_id=EMBEDDED_ID,
                 instance_id=main.instance_id,
                 state=MemberState.AVAILABLE,
-                key_id=main.keyring.primary.key_id.hex(),
+                key_id=main.key_label,
                 last_seen_ms=clock.wall_ms(),
                 address="",
             ),

@@ -8,11 +8,9 @@ main worker proves it as well, over the wrapped bytes (``auth/join.py``).
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import unquote
 
 import grpc.aio
 
@@ -23,7 +21,8 @@ from deltadatabase.crypto.keyring import Keyring
 from deltadatabase.crypto.wrap import wrap
 from deltadatabase.errors import DeltaError, Denied, Invalid, Unauthenticated, Unavailable
 from deltadatabase.gateway.members import Cluster, MemberLink
-from deltadatabase.limits import HANDSHAKE_TIMEOUT_S, STORE_WAIT_MAX_S
+from deltadatabase.gateway.peers import is_same_user, reachable_address
+from deltadatabase.limits import GRPC_MESSAGE_BYTES_MAX, HANDSHAKE_TIMEOUT_S, KIB, STORE_WAIT_MAX_S
 from deltadatabase.model import MemberInfo, MemberState
 from deltadatabase.rpc.convert import decode_store_report
 from deltadatabase.rpc.pb import main_worker_pb2 as pb
@@ -36,8 +35,8 @@ FINAL_REFUSALS: Final = frozenset({"invalid", "denied", "unauthenticated", "othe
 
 log = get_logger(__name__)
 
-Dial = Callable[[str, bytes, str], Awaitable[MemberLink]]
-"""Opens the data link: address, link key, instance id."""
+Dial = Callable[[str, bytes, str, int], Awaitable[MemberLink]]
+"""Opens the data link: address, link key, instance id, largest message that the worker takes."""
 ClientContext = grpc.aio.ServicerContext[pb.ProcessRequest, pb.ProcessResponse]
 Process = Callable[[pb.ProcessRequest, ClientContext], Awaitable[pb.ProcessResponse]]
 """Serves one call of a gRPC client."""
@@ -78,7 +77,7 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         process: serves gRPC clients.
         clock, random: time and nonces.
         instance_id: this run of the main worker.
-        document_bytes_max: limit that the workers are told.
+        key_label: what people call the primary master key.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         clock: Clock,
         random: Random,
         instance_id: str,
-        document_bytes_max: int,
+        key_label: str,
     ) -> None:
         self._cluster = cluster
         self._keyring = keyring
@@ -102,7 +101,7 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         self._clock = clock
         self._random = random
         self._instance_id = instance_id
-        self._document_bytes_max = document_bytes_max
+        self._key_label = key_label
 
     async def Process(  # noqa: N802  # the service's own name
         self, request: pb.ProcessRequest, context: ClientContext
@@ -147,11 +146,10 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         asked = (await _receive(context, "join")).join
         _check_join(asked)
         token = self._policy.token_for(asked.backend)
-        if token is None and not _is_loopback(context.peer()):
+        if token is None and not is_same_user(context.peer()):
             raise Denied(
-                "no join token is configured, so only workers on the main worker's own machine are "
-                "admitted; give both the same JOIN_TOKEN",
-                code="denied",
+                "no join token is configured, so only workers of the main worker's own user on its own "
+                "machine are admitted; give both the same JOIN_TOKEN"
             )
         nonce = self._random(joining.NONCE_BYTES)
         await _send(
@@ -182,11 +180,16 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
                     proof=b"" if token is None else joining.main_proof(token, agreed, wrapped),
                     key_id=key_id.hex(),
                     main_instance_id=self._instance_id,
-                    max_document_bytes=self._document_bytes_max,
                 )
             ),
         )
-        log.info("worker admitted", worker_id=asked.worker_id, peer=context.peer(), proven=token is not None)
+        log.info(
+            "worker admitted",
+            worker_id=asked.worker_id,
+            peer=context.peer(),
+            version=asked.version,
+            proven=token is not None,
+        )
         return asked, link_key, reachable_address(asked.grpc_addr, context.peer())
 
     # -- the membership ----------------------------------------------------------------
@@ -197,12 +200,12 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         if first.HasField("start_failed"):
             self._cluster.start_failed(asked.worker_id, first.start_failed.code, first.start_failed.detail)
             return
-        link = await self._dial(address, link_key, asked.instance_id)
+        link = await self._open_link(address, link_key, asked)
         info = MemberInfo(
             worker_id=asked.worker_id,
             instance_id=asked.instance_id,
             state=MemberState.AVAILABLE,
-            key_id=self._keyring.primary.key_id.hex(),
+            key_id=self._key_label,
             last_seen_ms=self._clock.wall_ms(),
             address=address,
         )
@@ -218,9 +221,11 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
                 on_replaced=lambda: outbox.put_nowait(pb.MainMessage(replaced=pb.Replaced())),
             )
             outbox.put_nowait(pb.MainMessage(member=pb.Member(epoch=self._cluster.epoch)))
-            over = asyncio.create_task(membership.ended.wait())
-            await asyncio.wait({hearing, sending, over}, return_when=asyncio.FIRST_COMPLETED)
-            over.cancel()
+            # A member whose data link broke is of no use: it joins again.
+            ends = {asyncio.create_task(event.wait()) for event in (membership.ended, link.lost)}
+            await asyncio.wait({hearing, sending, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                end.cancel()
         finally:
             self._cluster.leave(asked.instance_id)
             outbox.put_nowait(None)
@@ -229,6 +234,15 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
             sending.cancel()
             await asyncio.gather(hearing, sending, return_exceptions=True)
             await link.close()
+
+    async def _open_link(self, address: str, link_key: bytes, asked: pb.Join) -> MemberLink:
+        try:
+            return await self._dial(address, link_key, asked.instance_id, asked.message_bytes_max)
+        except DeltaError as exc:
+            raise Unavailable(
+                f"the main worker cannot reach this worker's grpc address={address}; see -advertise-addr",
+                code="worker_unreachable",
+            ) from exc
 
     async def _hear(self, context: Stream, instance_id: str, outbox: Outbox) -> None:
         draining: asyncio.Task[None] | None = None
@@ -254,34 +268,6 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         outbox.put_nowait(pb.MainMessage(drained=pb.Drained()))
 
 
-def reachable_address(grpc_addr: str, peer: str) -> str:
-    """Return where to dial a worker: its own word, or where it called from if it named no host.
-
-    Args:
-        grpc_addr: ``host:port`` as the worker said it; the host may be empty or a wildcard.
-        peer: gRPC's name of the caller, such as ``ipv4:10.0.0.7:51234``.
-    """
-    host, _, port = grpc_addr.rpartition(":")
-    if host.strip("[]") not in ("", "0.0.0.0", "::"):  # noqa: S104  # compared, not bound
-        return grpc_addr
-    caller = _peer_host(peer)
-    return f"[{caller}]:{port}" if ":" in caller else f"{caller}:{port}"
-
-
-def _peer_host(peer: str) -> str:
-    _, _, rest = unquote(peer).partition(":")
-    return rest.rpartition(":")[0].strip("[]")
-
-
-def _is_loopback(peer: str) -> bool:
-    try:
-        address = ipaddress.ip_address(_peer_host(peer))
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
-
-
 def _check_join(asked: pb.Join) -> None:
     _, colon, port = asked.grpc_addr.rpartition(":")
     texts = (asked.worker_id, asked.instance_id, asked.grpc_addr)
@@ -292,6 +278,7 @@ def _check_join(asked: pb.Join) -> None:
         or not (colon and port.isascii() and port.isdigit() and 0 < int(port) < 65_536)
         or len(asked.nonce) != joining.NONCE_BYTES
         or asked.backend not in ("directory", "s3")
+        or not KIB <= asked.message_bytes_max <= GRPC_MESSAGE_BYTES_MAX
     ):
         raise Invalid("the join message is malformed")
 

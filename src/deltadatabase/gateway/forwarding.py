@@ -9,7 +9,7 @@ write id is looked up in the store by the present owner.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -24,6 +24,7 @@ from deltadatabase.errors import (
     PartlyApplied,
     Unavailable,
 )
+from deltadatabase.gateway.revisions import Revisions
 from deltadatabase.limits import (
     BATCH_IN_FLIGHT_MAX,
     HELD_REQUESTS_MAX,
@@ -49,30 +50,19 @@ class Link(Protocol):
         ...
 
 
-class Revisions(Protocol):
-    """The revision of each schema (``gateway.state.ClusterState``)."""
-
-    def revision(self, schema_id: str) -> int: ...
-
-    def raise_revisions(self, schema_ids: Iterable[str]) -> None: ...
-
-
 class Router:
     """Routes commands over the joined workers.
 
     Args:
         clock: monotonic time for deadlines.
         random: write ids.
-        revisions: schema revisions.
         timeout_ms: time for one request of a client.
     """
 
-    def __init__(
-        self, *, clock: Clock, random: Random, revisions: Revisions, timeout_ms: int = REQUEST_TIMEOUT_MS
-    ) -> None:
+    def __init__(self, *, clock: Clock, random: Random, timeout_ms: int = REQUEST_TIMEOUT_MS) -> None:
         self._clock = clock
         self._random = random
-        self._revisions = revisions
+        self.revisions = Revisions()
         self._timeout_s = timeout_ms / 1000
         self._placement: Placement | None = None
         self._links: dict[str, Link] = {}
@@ -87,7 +77,7 @@ class Router:
         self.closed: tuple[str, str] | None = None
         #: Called when an entity with a term was met that this main worker never issued.
         self.on_foreign_term: Callable[[int], None] = lambda term: None
-        #: Called when fewer than half of the reserved epochs are left.
+        #: Called when few of the reserved epochs are left.
         self.on_epochs_low: Callable[[], None] = lambda: None
 
     # -- placement ---------------------------------------------------------------------
@@ -100,6 +90,7 @@ class Router:
     def bind(self, placement: Placement) -> None:
         """Serve one database from now on. Called once, before the first ``join``."""
         self._placement = placement
+        self.revisions.begin(placement.epoch)
         self._in_flight = [0] * placement.shards
 
     async def join(self, member: Member, link: Link) -> None:
@@ -294,14 +285,14 @@ class Router:
             write_id=self._random(WRITE_ID_BYTES),
             if_match=if_match,
             if_none_match=if_none_match,
-            revision=self._revisions.revision(schema_id),
+            revision=self.revisions.revision(schema_id),
             request_id=request_id,
         )
 
     async def _validate_all(self, commands: list[Command]) -> str:
         """Check all documents under one schema version and return its hash."""
         for _ in range(SCHEMA_ROUNDS_MAX):
-            revision = self._revisions.revision(commands[0].schema_id)
+            revision = self.revisions.revision(commands[0].schema_id)
             outcomes = await _gather(
                 [
                     self._read(
@@ -324,7 +315,7 @@ class Router:
         while True:
             try:
                 result, current = await self._send(command, deadline)
-            except (NotOwner, OutcomeUnknown) as exc:
+            except OutcomeUnknown as exc:
                 await self._pause(deadline, exc)
             except Unavailable as exc:
                 if exc.code not in RESEND_CODES:
@@ -340,18 +331,22 @@ class Router:
         while True:
             try:
                 result, current = await self._send(command, deadline)
-            except OutcomeUnknown as exc:
-                return await self._resolve(command, deadline, exc)
             except Unavailable as exc:
-                if not isinstance(exc, NotOwner) and exc.code not in RESEND_CODES:
+                if exc.code not in RESEND_CODES:
                     raise
                 await self._pause(deadline, exc)
+            except DeltaError as exc:
+                if exc.certain:
+                    raise
+                return await self._resolve(command, deadline, exc)
             else:
                 if current:
                     return result
-                return await self._resolve(command, deadline, None)
+                if result.found:
+                    return await self._resolve(command, deadline, None)
+                # A delete that met nothing changed nothing: ask the present owner.
 
-    async def _resolve(self, command: Command, deadline: float, cause: OutcomeUnknown | None) -> Result:
+    async def _resolve(self, command: Command, deadline: float, cause: DeltaError | None) -> Result:
         """Let the present owner look for the write in the store.
 
         Raises:
@@ -473,9 +468,13 @@ class Router:
         # Raised after the store has the change and before the answer leaves, also where the
         # answer is lost: whoever validates under the new revision fetches afterwards.
         try:
-            return await self.any_worker(command)
-        finally:
-            self._revisions.raise_revisions([command.schema_id])
+            result = await self.any_worker(command)
+        except DeltaError as exc:
+            if not exc.certain:
+                self.revisions.raise_for([command.schema_id])
+            raise
+        self.revisions.raise_for([command.schema_id])
+        return result
 
     async def any_worker(self, command: Command) -> Result:
         """Send a command that concerns no entity to one worker after the other until one answers.
@@ -488,9 +487,14 @@ class Router:
             raise Unavailable(self.closed[1], code=self.closed[0])
         links = list(self._links.values())
         self._next_link += 1
+        deadline = self._clock.monotonic_s() + self._timeout_s
         for attempt in range(len(links)):
+            left_ms = int((deadline - self._clock.monotonic_s()) * 1000)
+            if left_ms <= 0:
+                raise Unavailable("the workers did not answer in time", code="timeout")
+            link = links[(self._next_link + attempt) % len(links)]
             try:
-                return await links[(self._next_link + attempt) % len(links)].call(command)
+                return await link.call(msgspec.structs.replace(command, timeout_ms=left_ms))
             except OutcomeUnknown:
                 if command.op in (Op.SCHEMA_PUT, Op.SCHEMA_DELETE):
                     raise

@@ -32,6 +32,7 @@ from deltadatabase.placement.membership import Member, Placement
 from deltadatabase.telemetry.logging import get_logger
 
 WATCH_INTERVAL_S: Final = 0.1
+RESERVE_AGAIN_S: Final = 1.0
 GONE_KEPT_S: Final = 3600.0
 GONE_KEPT_MAX: Final = 1000
 
@@ -39,7 +40,9 @@ log = get_logger(__name__)
 
 
 class MemberLink(Protocol):
-    """The way to a worker, which can be cut."""
+    """The way to a worker, which can be cut; ``lost`` tells that it was."""
+
+    lost: asyncio.Event
 
     async def call(self, command: Command) -> Result: ...
 
@@ -54,12 +57,14 @@ class Membership:
         info: what ``GET /admin/workers`` shows.
         link: carries its commands.
         on_replaced: tells the worker that another instance took its id.
+        watched: whether silence ends it.
         ended: set when the stay is over, for whatever reason.
     """
 
     info: MemberInfo
     link: MemberLink
     on_replaced: Callable[[], None]
+    watched: bool
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -96,7 +101,7 @@ class Cluster:
         self._templates: dict[str, str] | None = None
         self._start_failure: tuple[str, str] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reserving = False
+        self._reserving: Command | None = None
         router.on_foreign_term = self._foreign_term
         router.on_epochs_low = self._epochs_low
 
@@ -162,7 +167,7 @@ class Cluster:
         async with self._binding:
             await self._bind(report, link)
         self._start_failure = None
-        membership = Membership(info, link, on_replaced)
+        membership = Membership(info, link, on_replaced, watched)
         placement = self._router.placement
         former = placement.instance_of(info.worker_id) if placement else None
         if former is not None and (old := self._members.get(former)) is not None:
@@ -184,10 +189,10 @@ class Cluster:
         membership = self._members.get(instance_id)
         if membership is None:
             return
-        self._heartbeats.heard(instance_id, self._clock.monotonic_s())
+        if membership.watched:
+            self._heartbeats.heard(instance_id, self._clock.monotonic_s())
         self._seen(membership, membership.info.state)
-        placement = self._router.placement
-        if placement is not None and highest_epoch_stored > placement.epoch_limit and not self._reserving:
+        if highest_epoch_stored > self._reserved():
             self._close_foreign()
 
     async def drain(self, instance_id: str) -> None:
@@ -232,8 +237,7 @@ class Cluster:
         before = self._templates
         self._templates = dict(templates)
         changed = changed_templates(before or {}, templates)
-        if changed:
-            self._state.raise_revisions(changed)
+        self._router.revisions.raise_for(changed)
         if changed and before is not None:
             log.info("schemas changed in the store", schema_ids=changed[:20], count=len(changed))
 
@@ -262,7 +266,7 @@ class Cluster:
         if placement is not None:
             if database.database_id != self._database_id:
                 raise Conflict("the worker's store holds another database", code="other_database")
-            if database.highest_epoch > placement.epoch_limit and not self._reserving:
+            if database.highest_epoch > self._reserved():
                 self._close_foreign()
             if self._router.closed is not None:
                 raise Conflict(self._router.closed[1], code=self._router.closed[0])
@@ -280,27 +284,35 @@ class Cluster:
             op=Op.RESERVE_EPOCHS, term=expected, number=highest, write_id=self._random(WRITE_ID_BYTES)
         )
 
-    def _epochs_low(self) -> None:
-        if not self._reserving:
-            self._reserving = True
-            self._spawn(self._reserve_more())
+    def _reserved(self) -> int:
+        """Highest epoch that this main worker may find in the store."""
+        if self._reserving is not None:
+            return self._reserving.number
+        return self._router.placement.epoch_limit if self._router.placement else 0
 
-    async def _reserve_more(self) -> None:
+    def _epochs_low(self) -> None:
         placement = self._router.placement
-        try:
-            if placement is None:
+        if self._reserving is None and placement is not None:
+            limit = placement.epoch_limit
+            self._reserving = self._reservation(limit, limit + EPOCH_BLOCK)
+            self._spawn(self._reserve_more(placement, self._reserving))
+
+    async def _reserve_more(self, placement: Placement, reservation: Command) -> None:
+        # The same reservation until its outcome is known: a lost reply is then recognised.
+        while True:
+            try:
+                if not (await self._router.any_worker(reservation)).found:
+                    self._close_foreign()
+                    return
+                self._state.set_epoch_limit(self._database_id, reservation.number)
+            except DeltaError as exc:
+                log.warning("no further epochs could be reserved yet", code=exc.code)
+                await asyncio.sleep(RESERVE_AGAIN_S)
+            else:
+                placement.epoch_limit = reservation.number
+                self._reserving = None
+                self._router.retry_orphans()
                 return
-            limit = placement.epoch_limit + EPOCH_BLOCK
-            if not (await self._router.any_worker(self._reservation(placement.epoch_limit, limit))).found:
-                self._close_foreign()
-                return
-            self._state.set_epoch_limit(self._database_id, limit)
-            placement.epoch_limit = limit
-            self._router.retry_orphans()
-        except DeltaError as exc:
-            log.warning("no further epochs could be reserved", code=exc.code)
-        finally:
-            self._reserving = False
 
     def _foreign_term(self, term: int) -> None:
         log.error("an entity was written under a term that was never issued here", term=term)

@@ -1,111 +1,102 @@
-"""What the main worker must remember across restarts: reserved epochs and schema revisions.
+"""What the main worker must remember across restarts: the epochs that it has reserved.
 
-SQLite in the state directory. One process at a time: the directory is locked while it is open.
+A small file in the state directory. One process at a time: the directory is locked while in use.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import sqlite3
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
-from deltadatabase.errors import StartupError
+import msgspec
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS epochs (
-    database_id TEXT PRIMARY KEY,
-    epoch_limit INTEGER NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS revisions (
-    schema_id TEXT PRIMARY KEY,
-    revision INTEGER NOT NULL
-) STRICT;
-"""
+from deltadatabase.errors import StartupError, Unavailable
+
+FILE: Final = "epochs.json"
+LOCK: Final = "lock"
 
 
 class ClusterState:
-    """The main worker's own durable facts. Every setter is on disk when it returns.
+    """The main worker's own durable facts.
 
     Args:
         directory: the state directory; made with mode 0700 if missing.
 
     Raises:
         StartupError: ``locked`` when another main worker uses the directory,
-            ``state_damaged`` when the file in it cannot be used.
+            ``state_unusable`` when it or its file cannot be used.
     """
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
-            raise StartupError(
-                f"the state directory cannot be used; reason={os.strerror(exc.errno or 0).lower()}",
-                code="state_unusable",
-            ) from None
+            raise _unusable(f"cannot be used: {exc.strerror}") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            self._limits = _load(directory / FILE)
+        except BlockingIOError:
             os.close(self._lock)
             raise StartupError(
                 "another main worker uses this state directory; stop it, or give -state-dir", code="locked"
             ) from None
-        try:
-            self._db = _open(directory / "cluster.db")
-            self._revisions: dict[str, int] = dict(
-                self._db.execute("SELECT schema_id, revision FROM revisions")
-            )
-        except sqlite3.Error:
+        except BaseException:
             os.close(self._lock)
-            raise StartupError(
-                "cluster.db in the state directory is damaged; move it away: epochs and schema "
-                "revisions are taken from the store again",
-                code="state_damaged",
-            ) from None
+            raise
 
     def epoch_limit(self, database_id: str) -> int:
         """Highest epoch that was ever reserved for this database by this state directory."""
-        row = self._db.execute(
-            "SELECT epoch_limit FROM epochs WHERE database_id = ?", (database_id,)
-        ).fetchone()
-        return int(row[0]) if row else 0
+        return self._limits.get(database_id, 0)
 
     def set_epoch_limit(self, database_id: str, limit: int) -> None:
-        """Remember a reservation; never lowers it."""
-        with self._db:
-            self._db.execute(
-                "INSERT INTO epochs VALUES (?, ?) ON CONFLICT (database_id)"
-                " DO UPDATE SET epoch_limit = max(epoch_limit, excluded.epoch_limit)",
-                (database_id, limit),
-            )
+        """Remember a reservation; it is on disk when this returns. Never lowers it.
 
-    def revision(self, schema_id: str) -> int:
-        """The schema's present revision; 0 if it was never changed through here."""
-        return self._revisions.get(schema_id, 0)
-
-    def raise_revisions(self, schema_ids: Iterable[str]) -> None:
-        """Raise the revision of each schema by one."""
-        raised = {schema_id: self._revisions.get(schema_id, 0) + 1 for schema_id in schema_ids}
-        with self._db:
-            self._db.executemany("INSERT OR REPLACE INTO revisions VALUES (?, ?)", raised.items())
-        self._revisions.update(raised)
+        Raises:
+            Unavailable: ``state_unavailable``: the directory cannot be written.
+        """
+        limits = {**self._limits, database_id: max(limit, self.epoch_limit(database_id))}
+        try:
+            _store(self._directory, msgspec.json.encode(limits))
+        except OSError:
+            raise Unavailable("the state directory cannot be written", code="state_unavailable") from None
+        self._limits = limits
 
     def close(self) -> None:
-        """Close the file and let the directory go."""
-        self._db.close()
+        """Let the directory go."""
         os.close(self._lock)
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    db = sqlite3.connect(path)
+def _load(path: Path) -> dict[str, int]:
     try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.executescript(_SCHEMA)
-    except sqlite3.Error:
-        db.close()
-        raise
-    return db
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise _unusable(f"holds {FILE}, which cannot be read: {exc.strerror}") from None
+    except (msgspec.MsgspecError, ValueError):
+        raise _unusable(
+            f"holds a damaged {FILE}; remove that file: epochs are then taken from the store"
+        ) from None
+
+
+def _store(directory: Path, data: bytes) -> None:
+    temporary = directory / f".{FILE}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(directory / FILE)
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _unusable(reason: str) -> StartupError:
+    return StartupError(f"the state directory {reason}", code="state_unusable")

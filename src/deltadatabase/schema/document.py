@@ -95,7 +95,8 @@ def _malformed(text: bytes, exc: msgspec.DecodeError | UnicodeDecodeError) -> In
     elif isinstance(exc, msgspec.ValidationError):
         reason = "a number is out of range"
     elif match := _REASON.match(str(exc)):
-        reason = f"{match[1]} byte={match[2]}"
+        # Of trailing characters the parser names the second one.
+        reason = f"{match[1]} byte={int(match[2]) - match[1].startswith('trailing char')}"
     else:
         reason = f"it ends too early or with half a surrogate pair byte={len(text)}"
     return Invalid(f"the text is not valid json: {reason}", code="malformed_json")

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 from urllib.parse import unquote, urldefrag, urljoin
 
 from deltadatabase import limits
@@ -57,6 +57,12 @@ _EXCLUSIVE_LISTS: Final = ("items", "prefixItems")
 _SHELF_MAPS: Final = ("$defs", "definitions")
 _SHELF_SINGLES: Final = ("contentSchema",)
 
+REFERENCE_KEYWORDS: Final = ("$ref", "$dynamicRef", "$recursiveRef")
+NOT_EVALUATED_KEYWORDS: Final = frozenset(
+    {*_SHELF_MAPS, *_SHELF_SINGLES, "$schema", "$id", "id", "$comment", "title", "description", "default"}
+)
+"""Those that assert nothing: they may stand beside a reference in any draft."""
+
 _CHOICES: Final = ("anyOf", "oneOf", "propertyNames")
 
 _PATTERN_TOKEN: Final = re.compile(
@@ -71,7 +77,8 @@ class Node:
         failures: failures that its own keywords can report of one value.
         steps: cost of its own keywords on one value, in units of about 20 ns.
         states: automaton states that its patterns may keep busy for each byte of a string.
-        in_place: nodes evaluated on the same value; a reference may name one repeatedly.
+        inline: nodes written inside of it and evaluated on the same value.
+        references: nodes that it refers to, evaluated on the same value.
         summed: nodes that may all be evaluated on one child.
         exclusive: nodes of which each child meets at most one.
         repeats: how often the in-place nodes run: ``unevaluated…`` runs them again.
@@ -83,8 +90,9 @@ class Node:
         "chooses",
         "exclusive",
         "failures",
-        "in_place",
+        "inline",
         "names",
+        "references",
         "repeats",
         "states",
         "steps",
@@ -95,18 +103,28 @@ class Node:
         self.failures = 1
         self.steps = 1
         self.states = 0
-        self.in_place: list[int] = []
+        self.inline: list[int] = []
+        self.references: list[int] = []
         self.summed: list[int] = []
         self.exclusive: list[int] = []
         self.repeats = 1
         self.chooses = False
         self.names = False
 
-    def children(self) -> Iterator[int]:
-        """Every node that this one leads to."""
-        yield from self.in_place
-        yield from self.summed
-        yield from self.exclusive
+    def in_place(self) -> list[int]:
+        """Every node evaluated on the same value."""
+        return self.inline + self.references
+
+
+class SchemaGraph(NamedTuple):
+    """A schema's nodes, the root first, and where in the decoded schema each object among them stands.
+
+    ``index_of`` names the schema's own objects by identity: it holds while the schema lives.
+    """
+
+    draft: Draft
+    nodes: list[Node]
+    index_of: dict[int, int]
 
 
 def draft_of(schema: object) -> Draft:
@@ -124,14 +142,14 @@ def draft_of(schema: object) -> Draft:
     return draft
 
 
-def read_graph(schema: object, draft: Draft) -> list[Node]:
-    """Read a schema; the first node is its root.
+def read_graph(schema: object) -> SchemaGraph:
+    """Read a decoded schema.
 
     Raises:
-        Invalid: ``invalid_schema``: a reference out of the text or to nothing in it, one name for
-            two subschemas, or more subschemas or patterns than the limits allow.
+        Invalid: ``invalid_schema``: an unknown draft, a reference out of the text or to nothing in
+            it, one name for two subschemas, or more subschemas or patterns than the limits allow.
     """
-    return _Reader(draft).read(schema)
+    return _Reader(draft_of(schema)).read(schema)
 
 
 def refusal(detail: str) -> Invalid:
@@ -155,7 +173,7 @@ class _Reader:
         self._patterns: set[str] = set()
         self._named_allowed = True
 
-    def read(self, schema: object) -> list[Node]:
+    def read(self, schema: object) -> SchemaGraph:
         self._resources[""] = schema
         self._add(schema, "")
         self._walk()
@@ -164,9 +182,9 @@ class _Reader:
         self._named_allowed = False
         while self._references:
             index, keyword, reference, base = self._references.pop()
-            self._nodes[index].in_place += self._targets(keyword, reference, base)
+            self._nodes[index].references += self._targets(keyword, reference, base)
             self._walk()
-        return self._nodes
+        return SchemaGraph(self._draft, self._nodes, self._index_of)
 
     def _add(self, value: object, base: str) -> int:
         """Give a schema's index, queueing it when it is new."""
@@ -189,9 +207,10 @@ class _Reader:
             index, schema, base = self._pending.pop()
             base = self._enter(index, schema, base)
             self._link(self._nodes[index], schema, base)
-            for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
+            for keyword in REFERENCE_KEYWORDS:
                 reference = schema.get(keyword)
                 if isinstance(reference, str):
+                    self._nodes[index].steps += 5
                     self._references.append((index, keyword, reference, base))
             self._weigh(self._nodes[index], schema)
 
@@ -228,7 +247,7 @@ class _Reader:
         for keyword, value in schema.items():
             if isinstance(value, dict):
                 if keyword in _IN_PLACE_MAPS:
-                    node.in_place += self._add_all(value.values(), base)
+                    node.inline += self._add_all(value.values(), base)
                 elif keyword in _CHILD_MAPS:
                     node.summed += self._add_all(value.values(), base)
                 elif keyword in _EXCLUSIVE_MAPS:
@@ -237,12 +256,12 @@ class _Reader:
                     self._add_all(value.values(), base)
             elif isinstance(value, list):
                 if keyword in _IN_PLACE_LISTS:
-                    node.in_place += self._add_all(value, base)
+                    node.inline += self._add_all(value, base)
                 elif keyword in _EXCLUSIVE_LISTS:
                     node.exclusive += self._add_all(value, base)
             if isinstance(value, (dict, bool)):
                 if keyword in _IN_PLACE_SINGLES:
-                    node.in_place.append(self._add(value, base))
+                    node.inline.append(self._add(value, base))
                 elif keyword in _CHILD_SINGLES:
                     node.summed.append(self._add(value, base))
                 elif keyword in _SHELF_SINGLES:
@@ -350,7 +369,7 @@ def pattern_states(pattern: str) -> int:
 
 def _enum_steps(options: list[object]) -> int:
     """Options of one plain kind are looked up in a table, all others compared one by one."""
-    if all(isinstance(option, str) for option in options):
+    if all(isinstance(option, str) for option in options) or all(type(option) is int for option in options):
         return 1
     return sum(100 if isinstance(option, (float, dict, list)) else 10 for option in options)
 

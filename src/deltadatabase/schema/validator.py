@@ -7,7 +7,7 @@ nothing outside the schema's own text is ever loaded. No I/O.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Final
 
@@ -15,9 +15,10 @@ import jsonschema_rs
 
 from deltadatabase import limits
 from deltadatabase.errors import Invalid, Issue
-from deltadatabase.schema.bounds import SchemaCost, measure_schema
+from deltadatabase.schema.bounds import SchemaCost, measure
 from deltadatabase.schema.document import check_document
-from deltadatabase.schema.graph import Draft
+from deltadatabase.schema.graph import Draft, SchemaGraph, read_graph, refusal
+from deltadatabase.schema.metered import METER_KEYWORD, Meter, metered_schema
 
 METADATA_PREFIX: Final = "_"
 """Keys that begin with it name metadata documents, which schemas leave alone unless they ask for them."""
@@ -31,6 +32,10 @@ _VALIDATORS: Final[dict[Draft, type[jsonschema_rs.Validator]]] = {
     Draft.DRAFT2019: jsonschema_rs.Draft201909Validator,
     Draft.DRAFT2020: jsonschema_rs.Draft202012Validator,
 }
+
+_PATTERN_OPTIONS: Final = jsonschema_rs.RegexOptions(
+    size_limit=limits.PATTERN_COMPILED_BYTES_MAX, dfa_size_limit=limits.PATTERN_COMPILED_BYTES_MAX
+)
 
 # What may be said of a failure without quoting the document: {limit} comes from the schema.
 _DETAILS: Final = {
@@ -81,26 +86,34 @@ _SCHEMA_TEXT_SHOWN_MAX: Final = 200
 
 
 class CompiledSchema:
-    """A schema in its checking form, or, made by ``unvalidated``, the absence of one.
+    """A schema in its checking form.
 
     Attributes:
         hash: the schema's version: lowercase hex SHA-256 of its exact bytes; "" without a schema.
     """
 
-    __slots__ = ("_checks_metadata", "_cost", "_is_valid", "_validator", "hash")
+    __slots__ = (
+        "_checks_metadata",
+        "_cost",
+        "_graph",
+        "_is_valid",
+        "_metered",
+        "_schema",
+        "_validator",
+        "hash",
+    )
 
     def __init__(
-        self,
-        hash: str,
-        validator: jsonschema_rs.Validator | None,
-        cost: SchemaCost | None,
-        checks_metadata: bool,
+        self, hash: str, schema: dict[str, Any] | bool, graph: SchemaGraph, cost: SchemaCost
     ) -> None:
         self.hash = hash
-        self._validator = validator
-        self._is_valid = None if validator is None else validator.is_valid
+        self._schema = schema
+        self._graph = graph
         self._cost = cost
-        self._checks_metadata = checks_metadata
+        self._validator = _build(graph.draft, schema)
+        self._is_valid = self._validator.is_valid
+        self._metered: tuple[Meter, Callable[[Any], bool]] | None = None
+        self._checks_metadata = isinstance(schema, dict) and schema.get(_METADATA_KEYWORD) is True
 
     def check(self, key: str, document: bytes) -> None:
         """Check that ``document`` is strict JSON and, unless it is metadata, that the schema allows it.
@@ -110,26 +123,33 @@ class CompiledSchema:
                 document on which this schema would run too long.
         """
         value = check_document(document)
-        if self._is_valid is None or (key.startswith(METADATA_PREFIX) and not self._checks_metadata):
+        if key.startswith(METADATA_PREFIX) and not self._checks_metadata:
             return
-        assert self._cost is not None
-        assert self._validator is not None
-        value_count = _value_count_max(document)
-        if not self._cost.affordable(value_count, len(document)):
+        count = _value_count_max(document)
+        # The bound for the deepest document usually suffices and saves finding out this one's depth.
+        affordable = self._cost.affordable(count, len(document), limits.JSON_DEPTH_MAX) or (
+            self._cost.affordable(count, len(document), _depth(value))
+        )
+        if not (self._is_valid(value) if affordable else self._is_valid_metered(value)):
+            issues = self._issues(value, count)
+            raise Invalid("the document does not match its schema", code="schema_violation", issues=issues)
+
+    def _is_valid_metered(self, value: object) -> bool:
+        if self._cost.steps.settled:
             raise Invalid("the document is too large for a schema as complex as its own", code="too_complex")
-        try:
-            if self._is_valid(value):
-                return
-            issues = self._issues(value, value_count)
-        except ValueError:
-            # The library gives up on integers with a great many digits.
-            raise Invalid("the document holds a value that no schema can judge", code="too_complex") from None
-        raise Invalid("the document does not match its schema", code="schema_violation", issues=issues)
+        if self._metered is None:
+            meter = Meter()
+            try:
+                metered = _build(self._graph.draft, metered_schema(self._schema, self._graph), meter)
+            except Invalid:
+                # A pointer into what a reference silences; such a schema goes without metering.
+                raise Invalid("the document is too complex for its schema", code="too_complex") from None
+            self._metered = meter, metered.is_valid
+        meter, is_valid = self._metered
+        return meter.run(is_valid, value)
 
     def _issues(self, value: object, value_count: int) -> tuple[Issue, ...]:
         """Say why a document is refused, as far as the limits allow to find out."""
-        assert self._cost is not None
-        assert self._validator is not None
         if self._cost.explainable(value_count, _depth(value)):
             # Several references to one subschema report the same failure several times.
             different = dict.fromkeys(map(_issue, self._validator.iter_errors(value)))
@@ -142,8 +162,20 @@ class CompiledSchema:
         return (Issue("", "", _DETAIL_UNEXPLAINED),)
 
 
-UNVALIDATED: Final = CompiledSchema("", None, None, False)
-"""Stands for a schema id without a schema: checks only that a document is strict JSON."""
+class Unvalidated(CompiledSchema):
+    """Stands for a schema id without a schema: checks only that a document is strict JSON."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.hash = ""
+
+    def check(self, key: str, document: bytes) -> None:
+        """Check that ``document`` is strict JSON."""
+        check_document(document)
+
+
+UNVALIDATED: Final[CompiledSchema] = Unvalidated()
 
 
 def compile_schema(text: bytes) -> CompiledSchema:
@@ -158,27 +190,31 @@ def compile_schema(text: bytes) -> CompiledSchema:
     except Invalid as exc:
         raise Invalid(f"the schema is not json: {exc.detail}", code="invalid_schema") from None
     if not isinstance(schema, (dict, bool)):
-        raise Invalid("a schema is an object or a boolean", code="invalid_schema")
-    draft, cost = measure_schema(schema, len(text))
+        raise refusal("a schema is an object or a boolean")
+    if len(text) > limits.DOCUMENT_BYTES_MAX_DEFAULT:
+        raise refusal(f"the schema is too large bytes_max={limits.DOCUMENT_BYTES_MAX_DEFAULT}")
+    graph = read_graph(schema)
+    return CompiledSchema(hashlib.sha256(text).hexdigest(), schema, graph, measure(graph))
+
+
+def _build(
+    draft: Draft, schema: dict[str, Any] | bool, meter: Meter | None = None
+) -> jsonschema_rs.Validator:
     try:
-        validator = _VALIDATORS[draft](
+        return _VALIDATORS[draft](
             schema,
             validate_formats=True,
             offline=True,
             mask="a value",
-            pattern_options=jsonschema_rs.RegexOptions(
-                size_limit=limits.PATTERN_COMPILED_BYTES_MAX,
-                dfa_size_limit=limits.PATTERN_COMPILED_BYTES_MAX,
-            ),
+            pattern_options=_PATTERN_OPTIONS,
+            keywords=None if meter is None else {METER_KEYWORD: meter.keyword()},
         )
     except jsonschema_rs.ValidationError as exc:
         raise Invalid(
             "this is not a valid schema of its draft", code="invalid_schema", issues=(_issue(exc),)
         ) from None
     except (ValueError, jsonschema_rs.ReferencingError):
-        raise Invalid("the schema cannot be compiled", code="invalid_schema") from None
-    checks_metadata = isinstance(schema, dict) and schema.get(_METADATA_KEYWORD) is True
-    return CompiledSchema(hashlib.sha256(text).hexdigest(), validator, cost, checks_metadata)
+        raise refusal("the schema cannot be compiled") from None
 
 
 def _value_count_max(document: bytes) -> int:

@@ -138,8 +138,7 @@ class DirectoryObjects:
         folder = self._folder(prefix)
 
         def names() -> Sequence[str]:
-            found = [entry.name for entry in _entries(folder) if entry.is_dir()]
-            return sorted(found, key=os.fsencode)
+            return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
 
         return await self._in_thread(names)
 
@@ -173,18 +172,18 @@ class DirectoryObjects:
 
     def _list(self, folder: Path, prefix: str, after: str, limit: int) -> Sequence[ObjectInfo]:
         # A folder sorts as its name with the slash, as its objects do: "a-b" comes before "a/x".
-        after_bytes = after.encode()
-        coming: list[tuple[bytes, str, os.DirEntry[str]]] = []
+        # Text compares by code points, which is the order of its UTF-8 bytes.
+        coming: list[tuple[str, os.DirEntry[str]]] = []
         for entry in _entries(folder):
             path = prefix + entry.name + ("/" if entry.is_dir() else "")
-            if (order := path.encode()) > after_bytes or (path.endswith("/") and after.startswith(path)):
-                coming.append((order, path, entry))
+            if path > after or (path.endswith("/") and after.startswith(path)):
+                coming.append((path, entry))
         # A heap, because most pages need a small part of a large folder; names are unique, so
         # nothing after them is compared.
         heapq.heapify(coming)
         found: list[ObjectInfo] = []
         while coming and len(found) < limit:
-            _, path, entry = heapq.heappop(coming)
+            path, entry = heapq.heappop(coming)
             if path.endswith("/"):
                 found.extend(self._list(Path(entry.path), path, after, limit - len(found)))
                 continue

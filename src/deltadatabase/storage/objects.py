@@ -2,6 +2,8 @@
 
 obstore's own retries are off: it would report the success of a first try, whose reply was lost,
 as a failed condition. Who issued a put decides what to do about its outcome.
+
+Text compares by code points, which is the order of its UTF-8 bytes, so lists are sorted as they are.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -95,7 +98,8 @@ class MemoryObjects:
     ) -> Sequence[ObjectInfo]:
         _check_folder(prefix)
         found = self._store.list(prefix or None, offset=after or None).collect()
-        return [_info(meta) for meta in sorted(found, key=_byte_order)[:limit]]
+        behind = [meta for meta in found if meta["path"] > after]
+        return [_info(meta) for meta in sorted(behind, key=itemgetter("path"))[:limit]]
 
     async def folders(self, prefix: str) -> Sequence[str]:
         _check_folder(prefix)
@@ -172,13 +176,13 @@ class S3Objects:
         objects, folders = await self._entries(prefix)
         entries = [(info.path, info) for info in objects] + [(path, None) for path in folders]
         found: list[ObjectInfo] = []
-        for path, info in sorted(entries, key=lambda entry: entry[0].encode()):
+        for path, info in sorted(entries, key=itemgetter(0)):
             if len(found) >= limit:
                 break
             if info is not None:
-                if path.encode() > after.encode():
+                if path > after:
                     found.append(info)
-            elif path.encode() > after.encode() or after.startswith(path):
+            elif path > after or after.startswith(path):
                 found.extend(await self.list(path, after=after, limit=limit - len(found)))
         return found
 
@@ -206,8 +210,8 @@ class S3Objects:
             raise read_failure(exc) from None
 
     async def close(self) -> None:
-        # obstore closes its connections when the client is collected.
-        del self._store
+        # obstore has nothing to close: idle connections end with the client object.
+        pass
 
     async def _page(self, prefix: str, after: str, limit: int) -> Sequence[ObjectInfo]:
         """The next ``limit`` objects directly in a folder that has no folders in it."""
@@ -216,7 +220,12 @@ class S3Objects:
             found: list[ObjectInfo] = []
             async for chunk in obstore.list(self._store, prefix, offset=after or None, chunk_size=limit):
                 # What others put deeper is not ours, and where it would come differs by server.
-                found += [_info(meta) for meta in chunk if "/" not in meta["path"][len(prefix) :]]
+                # obstore sends the offset without a closing slash, so more may come than was asked for.
+                found += [
+                    _info(meta)
+                    for meta in chunk
+                    if "/" not in meta["path"][len(prefix) :] and meta["path"] > after
+                ]
                 if len(found) >= limit:
                     break
             return found[:limit]
@@ -313,12 +322,8 @@ def _check_folder(prefix: str) -> None:
         raise Internal("a listing's prefix is a folder")
 
 
-def _byte_order(meta: ObjectMeta) -> bytes:
-    return meta["path"].encode()
-
-
 def _folder_names(paths: Sequence[str]) -> Sequence[str]:
-    return sorted((path.rstrip("/").rpartition("/")[2] for path in paths), key=str.encode)
+    return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
 
 def _stored(data: obstore.Bytes, meta: ObjectMeta) -> Stored:

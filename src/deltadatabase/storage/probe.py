@@ -187,7 +187,7 @@ class _Probe:
         missing = {self._path(name) for name in names} - set(listed)
         if missing:
             raise _Broken("a new object is missing in a listing")
-        if listed != sorted(listed, key=str.encode):
+        if listed != sorted(listed):
             raise _Broken("a listing is not in byte order")
         if await self._paths(after=listed[3]) != listed[4:]:
             raise _Broken("a listing does not go on behind a given name")

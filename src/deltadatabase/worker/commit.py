@@ -20,6 +20,7 @@ from deltadatabase.errors import (
     NotFound,
     NotOwner,
     OutcomeUnknown,
+    Overloaded,
     Unavailable,
     VersionMismatch,
 )
@@ -192,6 +193,8 @@ class Committer:
         async with self._locks.hold(name):
             self._check_term(command)
             attempt = _Attempt(command, started + command.timeout_ms / 1000, self._us_since(started))
+            if self._clock.monotonic_s() > attempt.deadline_s:
+                raise Overloaded("the entity was busy for too long", code="entity_busy")
             try:
                 return await self._commit(name, attempt)
             except DeltaError as exc:
@@ -248,23 +251,16 @@ class Committer:
                 raise NotOwner("membership is not known to be alive")
             try:
                 new_etag = await self._store.put(entity_path(*name), sealed, condition)
-            except (AlreadyExists, VersionMismatch):
-                # Perhaps our own success: a lost reply, a proxy's second try. The store knows.
-                attempt.open = True
-                fresh = await self._reload(name, attempt)
-                if fresh.store_etag == store_etag:
-                    # The store refuses a condition that holds: let it settle.
-                    await self._pause(attempt)
-                attempt.open = False
-                return fresh
-            except OutcomeUnknown:
+            except (AlreadyExists, VersionMismatch, OutcomeUnknown):
+                # A failed condition, too, may be our own success: a lost reply, a proxy's
+                # second try. What is stored tells.
                 attempt.open = True
                 fresh = await self._reload(name, attempt)
                 if fresh.store_etag != store_etag:
                     attempt.open = False
                     return fresh
                 # Not there yet. The same bytes under the same condition can land only once,
-                # whichever of the two puts the store takes first.
+                # whichever of the puts the store takes first.
                 await self._pause(attempt)
                 continue
             entry = Entry(

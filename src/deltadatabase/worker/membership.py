@@ -99,14 +99,19 @@ class Applicant:
         backend: ``s3`` or ``directory``.
         token: looks the join token up, anew for each join; None: only a main worker on the
             same machine admits this worker.
+        trusts_unproven: a main worker that demands no proof is accepted without one of its own:
+            right only where it is on this machine and no token was configured.
         version: of this program.
+        message_bytes_max: largest message that the data service takes.
     """
 
     worker_id: str
     grpc_addr: str
     backend: str
     token: Callable[[], JoinToken | None]
+    trusts_unproven: bool
     version: str
+    message_bytes_max: int
 
 
 Opened = Callable[[Keyring], Awaitable[tuple[StoreReport, Polled]]]
@@ -221,9 +226,9 @@ class MembershipClient:
                     public_key=key.public_bytes,
                     nonce=nonce,
                     grpc_addr=asked.grpc_addr,
-                    tags={"grpc_addr": asked.grpc_addr},
-                    version=asked.version,
                     backend=asked.backend,
+                    version=asked.version,
+                    message_bytes_max=asked.message_bytes_max,
                 )
             ),
         )
@@ -246,12 +251,12 @@ class MembershipClient:
         proof = joining.worker_proof(token, agreed) if token else b""
         await self._send(call, pb.WorkerMessage(proof=pb.Proof(proof=proof)))
         admitted = (await self._expect(call, "admitted")).admitted
-        # A main worker that demands no proof gives none; it is then on this machine.
-        if challenge.proof_required and not (
-            token and joining.verify_main(token, agreed, admitted.wrapped, admitted.proof)
-        ):
+        proven = token is not None and joining.verify_main(token, agreed, admitted.wrapped, admitted.proof)
+        if not proven and (challenge.proof_required or not asked.trusts_unproven):
             raise StartupError(
-                "the main worker did not prove the join token; check -main-addr", code="not_admitted"
+                "the main worker did not prove that it holds the join token; check -main-addr, and give "
+                "both the same JOIN_TOKEN",
+                code="not_admitted",
             )
         try:
             key_id = bytes.fromhex(admitted.key_id)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from deltadatabase.clock import Clock
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.format import is_tombstone_size
 from deltadatabase.errors import Invalid, NotFound
-from deltadatabase.limits import CACHE_BYTES_DEFAULT
+from deltadatabase.limits import CACHE_BYTES_DEFAULT, KIB
 from deltadatabase.model import Command, Op, Result, StoreReport
 from deltadatabase.schema.registry import SchemaRegistry
-from deltadatabase.schema.validator import compile_schema
+from deltadatabase.schema.validator import CompiledSchema, compile_schema
 from deltadatabase.storage.base import Store
 from deltadatabase.storage.database import reserve_epochs
 from deltadatabase.worker.cache import Cache
@@ -21,6 +23,8 @@ from deltadatabase.worker.commit import Committer
 from deltadatabase.worker.ports import Lease
 from deltadatabase.worker.sidecar import MetaSidecar
 from deltadatabase.worker.templates import Templates
+
+SCHEMA_INLINE_BYTES_MAX: Final = 16 * KIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ class Node:
             case Op.SCHEMA_GET:
                 return await self._schema_get(command.schema_id)
             case Op.SCHEMA_PUT:
-                compiled = compile_schema(command.document)
+                compiled = await _compile(command.document)
                 await self.templates.replace(command.schema_id, command.document)
                 return Result(schema_hash=compiled.hash)
             case Op.SCHEMA_DELETE:
@@ -106,10 +110,6 @@ class Node:
                 return Result(found=found, number=highest)
         raise Invalid("command is not known to this worker", code="unknown_op")
 
-    def rejoined(self) -> None:
-        """Forget what an earlier main worker said of schemas: its revisions may begin again."""
-        self.schemas.reset()
-
     async def settle(self, timeout_s: float) -> None:
         """Let running writes and pending meta files end, each at most ``timeout_s`` seconds."""
         await self._committer.settle(timeout_s)
@@ -126,3 +126,10 @@ class Node:
             raise NotFound("there is no such schema", code="schema_not_found")
         # Not compiled: an S3 client may have put anything there, and it is shown as it is.
         return Result(document=text, schema_hash=hashlib.sha256(text).hexdigest())
+
+
+async def _compile(text: bytes) -> CompiledSchema:
+    # A large one would hold the event loop for long enough to be noticed by every client.
+    if len(text) > SCHEMA_INLINE_BYTES_MAX:
+        return await asyncio.to_thread(compile_schema, text)
+    return compile_schema(text)

@@ -11,7 +11,7 @@ from deltadatabase.auth.join import JoinToken
 from deltadatabase.clock import Clock, Random
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.keyring import Keyring
-from deltadatabase.errors import Unavailable
+from deltadatabase.errors import DeltaError, StartupError, Unavailable
 from deltadatabase.limits import GRPC_MESSAGE_BYTES_MAX_DEFAULT, REJOIN_DELAY_S
 from deltadatabase.model import Command, Result, StoreReport
 from deltadatabase.rpc import channels
@@ -40,6 +40,7 @@ class WorkerOptions:
         advertise_addr: what the main worker is told instead; "" tells it ``grpc_addr``.
         backend: ``s3`` or ``directory``.
         token: looks the join token up.
+        trusts_unproven: see ``Applicant``.
         version: of this program.
         node: tunable parts of the engine.
         drain_timeout_s: longest time from the wish to end until the end.
@@ -53,6 +54,7 @@ class WorkerOptions:
     advertise_addr: str
     backend: str
     token: Callable[[], JoinToken | None]
+    trusts_unproven: bool
     version: str
     node: NodeOptions
     drain_timeout_s: float
@@ -95,7 +97,7 @@ class WorkerServer:
         """
         options = self._options
         server = channels.new_server(message_bytes_max=options.message_bytes_max)
-        port = channels.listen(server, options.grpc_addr, tls=options.tls)
+        port = channels.listen(server, options.grpc_addr, tls=options.tls if _serves(options.tls) else None)
         exchange = ExchangeService(
             self,
             prove=self._identity.prove,
@@ -115,7 +117,9 @@ class WorkerServer:
                 grpc_addr=options.advertise_addr or f"{host}:{port}",
                 backend=options.backend,
                 token=options.token,
+                trusts_unproven=options.trusts_unproven,
                 version=options.version,
+                message_bytes_max=options.message_bytes_max,
             ),
             self._identity,
             self._lease,
@@ -171,7 +175,9 @@ class WorkerServer:
             )
             try:
                 await client.stay(channel)
-            except Unavailable as exc:
+            except StartupError:
+                raise
+            except DeltaError as exc:
                 # Once for each new reason, and now and then while it lasts.
                 now_s = self._clock.monotonic_s()
                 if said is None or said[0] != exc.code or now_s - said[1] > SAY_AGAIN_S:
@@ -200,12 +206,15 @@ class WorkerServer:
             assert self._store is not None
             report = await refresh(self._store, keyring, self._node.report, random=self._random)
             self._sealer = Sealer(keyring, self._random)
-            self._node.rejoined()
         return report, StoreWatch(self._store, self._node.templates)
 
     def _current_sealer(self) -> Sealer:
         assert self._sealer is not None
         return self._sealer
+
+
+def _serves(tls: Tls | None) -> bool:
+    return tls is not None and bool(tls.cert_path)
 
 
 def _not_serving() -> Unavailable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from deltadatabase.errors import AlreadyExists, NotFound, Overloaded, VersionMismatch
+from deltadatabase.errors import AlreadyExists, NotFound, OutcomeUnknown, Overloaded, VersionMismatch
 from deltadatabase.limits import COMMIT_ATTEMPTS_MAX, LIST_PAGE_MAX
 from deltadatabase.storage.base import Condition, ObjectInfo, Store, When
 from deltadatabase.storage.paths import FILES, TEMPLATES, parse_template_path, template_path
@@ -44,6 +44,10 @@ class Templates:
                 await self._store.put(path, text, condition)
             except (AlreadyExists, VersionMismatch):
                 continue
+            except OutcomeUnknown:
+                if await self.template(schema_id) == text:
+                    return
+                raise
             return
         raise Overloaded("others kept replacing this schema", code="contended")
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import msgspec
-
-from deltadatabase.model import DatabaseInfo
 from deltadatabase.storage.base import Store
+from deltadatabase.storage.database import parse_database
 from deltadatabase.storage.paths import DATABASE_PATH
 from deltadatabase.worker.templates import Templates
 
@@ -27,6 +25,6 @@ class StoreWatch:
         """The highest epoch that any main worker has reserved; a conditional read where unchanged."""
         stored = await self._store.get_if_changed(DATABASE_PATH, self._etag)
         if stored is not None:
-            self._highest_epoch = msgspec.json.decode(stored.data, type=DatabaseInfo).highest_epoch
+            self._highest_epoch = parse_database(stored.data).highest_epoch
             self._etag = stored.etag
         return self._highest_epoch

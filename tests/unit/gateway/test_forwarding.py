@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import pytest
 from support.clocks import FakeClock, SeededRandom
@@ -12,6 +12,7 @@ from support.workers import make_committer
 
 from deltadatabase.errors import (
     DeltaError,
+    Internal,
     Invalid,
     LinkLost,
     NotFound,
@@ -27,18 +28,6 @@ from deltadatabase.placement.ring import shard_of
 from deltadatabase.storage.paths import entity_path
 
 SHARDS = 16
-
-
-class Revisions:
-    def __init__(self) -> None:
-        self.now: dict[str, int] = {}
-
-    def revision(self, schema_id: str) -> int:
-        return self.now.get(schema_id, 0)
-
-    def raise_revisions(self, schema_ids: Iterable[str]) -> None:
-        for schema_id in schema_ids:
-            self.now[schema_id] = self.now.get(schema_id, 0) + 1
 
 
 class CutLink:
@@ -78,10 +67,7 @@ class World:
     def __init__(self) -> None:
         self.store = FakeStore()
         self.clock = FakeClock(tick_s=0.001)
-        self.revisions = Revisions()
-        self.router = Router(
-            clock=self.clock, random=SeededRandom(7), revisions=self.revisions, timeout_ms=2_000
-        )
+        self.router = Router(clock=self.clock, random=SeededRandom(7), timeout_ms=2_000)
         self.router.bind(Placement(SHARDS, epoch=100, epoch_limit=10_000))
         self.links: dict[str, CutLink] = {}
 
@@ -269,6 +255,31 @@ async def test_a_store_that_fails_part_way_is_told_key_by_key(world: World) -> N
     assert isinstance(caught.value.cause, StoreFull)
 
 
+async def test_a_mistake_of_ours_after_the_commit_is_looked_up(world: World) -> None:
+    await world.join("a")
+    real = world.links["a"].call
+
+    async def fail_after(command: Command) -> Result:
+        result = await real(command)
+        if command.op is Op.PUT:
+            raise Internal("mistake")
+        return result
+
+    world.links["a"].call = fail_after  # type: ignore[method-assign]
+    assert (await world.router.put_one("s", "k", b"1")).version == 1
+
+
+async def test_a_delete_of_nothing_by_a_former_owner_is_asked_again(world: World) -> None:
+    await world.join("a", "b")
+    key = world.key_of("a")
+    world.links["a"].mode = "reply_held"
+    deleting = asyncio.create_task(world.router.delete("s", key))
+    await asyncio.sleep(0.01)
+    world.router.leave("a")
+    world.links["a"].gate.set()
+    assert not (await deleting).found
+
+
 async def test_nothing_stored_at_all_is_the_plain_error(world: World) -> None:
     await world.join("a")
     world.store.before = _raise_on_put(StoreFull("full"))
@@ -328,7 +339,8 @@ async def test_schema_changes_raise_the_revision_also_when_the_answer_is_lost(wo
     world.links["a"].call = lost  # type: ignore[method-assign]
     with pytest.raises(OutcomeUnknown):
         await world.router.schema_put("s", b"{}")
-    assert world.revisions.now == {"s": 1}
+    assert world.router.revisions.revision("s") == (100 << 32) + 1
+    assert world.router.revisions.revision("other") == 100 << 32
 
 
 def _raise_on_put(error: DeltaError) -> Callable[[str, str], None]:

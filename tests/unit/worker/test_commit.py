@@ -11,6 +11,7 @@ from support.fake_store import FakeStore, Faults
 from support.workers import Lease, make_committer
 
 from deltadatabase.errors import (
+    AlreadyExists,
     Corrupt,
     DeltaError,
     Invalid,
@@ -192,6 +193,37 @@ async def test_no_answer_before_the_deadline_is_unknown(bench: Bench) -> None:
     with pytest.raises(OutcomeUnknown):
         await bench.worker.execute(command(Op.PUT, b"1"))
     assert bench.worker.fast(get()) is None
+
+
+async def test_refusals_while_a_lost_put_may_still_land_stay_unknown(bench: Bench) -> None:
+    bench.clock._tick_s = 0.02
+    puts = 0
+
+    def refuse(operation: str, path: str) -> None:
+        nonlocal puts
+        if operation == "put":
+            puts += 1
+            raise OutcomeUnknown("no reply") if puts == 1 else AlreadyExists("says the store")
+
+    bench.store.before = refuse
+    with pytest.raises(OutcomeUnknown):
+        await bench.worker.execute(command(Op.PUT, b"1"))
+
+
+async def test_a_write_whose_time_passed_in_the_queue_is_not_put(bench: Bench) -> None:
+    gate = asyncio.Event()
+    bench.store.before = _once(lambda operation, path: gate.wait())
+    first = asyncio.create_task(bench.worker.execute(command(Op.PUT, b"1", timeout_ms=60_000)))
+    while ("put", PATH) not in bench.store.log:
+        await asyncio.sleep(0)
+    second = asyncio.create_task(bench.worker.execute(command(Op.PUT, b"2", timeout_ms=1_000)))
+    await asyncio.sleep(0.01)
+    bench.clock.advance(2.0)
+    gate.set()
+    assert (await first).version == 1
+    with pytest.raises(Overloaded):
+        await second
+    assert bench.store.log.count(("put", PATH)) == 1
 
 
 async def test_membership_lost_between_two_tries_is_unknown_not_certain(bench: Bench) -> None:

@@ -25,15 +25,13 @@ _sym_db = _symbol_database.Default()
 from deltadatabase.rpc.pb import types_pb2 as deltadatabase_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"deltadatabase/v1/main_worker.proto\x12\x10\x64\x65ltadatabase.v1\x1a\x1c\x64\x65ltadatabase/v1/types.proto\"\xe8\x02\n\rWorkerMessage\x12&\n\x04join\x18\x01 \x01(\x0b\x32\x16.deltadatabase.v1.JoinH\x00\x12(\n\x05proof\x18\x02 \x01(\x0b\x32\x17.deltadatabase.v1.ProofH\x00\x12(\n\x05ready\x18\x03 \x01(\x0b\x32\x17.deltadatabase.v1.ReadyH\x00\x12\x36\n\theartbeat\x18\x04 \x01(\x0b\x32!.deltadatabase.v1.WorkerHeartbeatH\x00\x12\x37\n\ttemplates\x18\x05 \x01(\x0b\x32\".deltadatabase.v1.TemplateSnapshotH\x00\x12(\n\x05\x64rain\x18\x06 \x01(\x0b\x32\x17.deltadatabase.v1.DrainH\x00\x12\x35\n\x0cstart_failed\x18\x07 \x01(\x0b\x32\x1d.deltadatabase.v1.StartFailedH\x00\x42\t\n\x07message\"\xe8\x02\n\x0bMainMessage\x12\x30\n\tchallenge\x18\x01 \x01(\x0b\x32\x1b.deltadatabase.v1.ChallengeH\x00\x12.\n\x08\x61\x64mitted\x18\x02 \x01(\x0b\x32\x1a.deltadatabase.v1.AdmittedH\x00\x12*\n\x06member\x18\x03 \x01(\x0b\x32\x18.deltadatabase.v1.MemberH\x00\x12\x34\n\theartbeat\x18\x04 \x01(\x0b\x32\x1f.deltadatabase.v1.MainHeartbeatH\x00\x12,\n\x07refused\x18\x05 \x01(\x0b\x32\x19.deltadatabase.v1.RefusedH\x00\x12,\n\x07\x64rained\x18\x06 \x01(\x0b\x32\x19.deltadatabase.v1.DrainedH\x00\x12.\n\x08replaced\x18\x07 \x01(\x0b\x32\x1a.deltadatabase.v1.ReplacedH\x00\x42\t\n\x07message\"\xe3\x01\n\x04Join\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\r\n\x05nonce\x18\x04 \x01(\x0c\x12\x11\n\tgrpc_addr\x18\x05 \x01(\t\x12.\n\x04tags\x18\x06 \x03(\x0b\x32 .deltadatabase.v1.Join.TagsEntry\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x08 \x01(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"2\n\tChallenge\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x16\n\x0eproof_required\x18\x02 \x01(\x08\"\x16\n\x05Proof\x12\r\n\x05proof\x18\x01 \x01(\x0c\"\x7f\n\x08\x41\x64mitted\x12\x0f\n\x07wrapped\x18\x01 \x01(\x0c\x12\r\n\x05proof\x18\x02 \x01(\x0c\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x18\n\x10main_instance_id\x18\x04 \x01(\t\x12\x1a\n\x12max_document_bytes\x18\x05 \x01(\x04\x12\r\n\x05token\x18\x06 \x01(\x0c\"5\n\x05Ready\x12,\n\x05store\x18\x01 \x01(\x0b\x32\x1d.deltadatabase.v1.StoreReport\"+\n\x0bStartFailed\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\x17\n\x06Member\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"T\n\x0fWorkerHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x1c\n\x14highest_epoch_stored\x18\x02 \x01(\x04\x12\x11\n\tin_flight\x18\x03 \x01(\r\"H\n\rMainHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x16\n\x0epoll_templates\x18\x03 \x01(\x08\"~\n\x10TemplateSnapshot\x12<\n\x05\x65tags\x18\x01 \x03(\x0b\x32-.deltadatabase.v1.TemplateSnapshot.EtagsEntry\x1a,\n\nEtagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x07\n\x05\x44rain\"\t\n\x07\x44rained\"\n\n\x08Replaced\"6\n\x07Refused\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\r\n\x05retry\x18\x03 \x01(\x08\"\xbf\x01\n\x0eProcessRequest\x12 \n\x02op\x18\x01 \x01(\x0e\x32\x14.deltadatabase.v1.Op\x12\x11\n\tschema_id\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x10\n\x08\x64ocument\x18\x04 \x01(\x0c\x12)\n\x08if_match\x18\x05 \x01(\x0b\x32\x17.deltadatabase.v1.ETags\x12.\n\rif_none_match\x18\x06 \x01(\x0b\x32\x17.deltadatabase.v1.ETags\"v\n\x0fProcessResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nupdated_ms\x18\x03 \x01(\x04\x12\x10\n\x08\x64ocument\x18\x04 \x01(\x0c\x12\x0f\n\x07\x63reated\x18\x05 \x01(\x08\x12\r\n\x05names\x18\x06 \x03(\t2\xad\x01\n\nMainWorker\x12O\n\tSubscribe\x12\x1f.deltadatabase.v1.WorkerMessage\x1a\x1d.deltadatabase.v1.MainMessage(\x01\x30\x01\x12N\n\x07Process\x12 .deltadatabase.v1.ProcessRequest\x1a!.deltadatabase.v1.ProcessResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"deltadatabase/v1/main_worker.proto\x12\x10\x64\x65ltadatabase.v1\x1a\x1c\x64\x65ltadatabase/v1/types.proto\"\xe8\x02\n\rWorkerMessage\x12&\n\x04join\x18\x01 \x01(\x0b\x32\x16.deltadatabase.v1.JoinH\x00\x12(\n\x05proof\x18\x02 \x01(\x0b\x32\x17.deltadatabase.v1.ProofH\x00\x12(\n\x05ready\x18\x03 \x01(\x0b\x32\x17.deltadatabase.v1.ReadyH\x00\x12\x36\n\theartbeat\x18\x04 \x01(\x0b\x32!.deltadatabase.v1.WorkerHeartbeatH\x00\x12\x37\n\ttemplates\x18\x05 \x01(\x0b\x32\".deltadatabase.v1.TemplateSnapshotH\x00\x12(\n\x05\x64rain\x18\x06 \x01(\x0b\x32\x17.deltadatabase.v1.DrainH\x00\x12\x35\n\x0cstart_failed\x18\x07 \x01(\x0b\x32\x1d.deltadatabase.v1.StartFailedH\x00\x42\t\n\x07message\"\xe8\x02\n\x0bMainMessage\x12\x30\n\tchallenge\x18\x01 \x01(\x0b\x32\x1b.deltadatabase.v1.ChallengeH\x00\x12.\n\x08\x61\x64mitted\x18\x02 \x01(\x0b\x32\x1a.deltadatabase.v1.AdmittedH\x00\x12*\n\x06member\x18\x03 \x01(\x0b\x32\x18.deltadatabase.v1.MemberH\x00\x12\x34\n\theartbeat\x18\x04 \x01(\x0b\x32\x1f.deltadatabase.v1.MainHeartbeatH\x00\x12,\n\x07refused\x18\x05 \x01(\x0b\x32\x19.deltadatabase.v1.RefusedH\x00\x12,\n\x07\x64rained\x18\x06 \x01(\x0b\x32\x19.deltadatabase.v1.DrainedH\x00\x12.\n\x08replaced\x18\x07 \x01(\x0b\x32\x1a.deltadatabase.v1.ReplacedH\x00\x42\t\n\x07message\"\xa1\x01\n\x04Join\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\r\n\x05nonce\x18\x04 \x01(\x0c\x12\x11\n\tgrpc_addr\x18\x05 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x19\n\x11message_bytes_max\x18\x08 \x01(\x04\"2\n\tChallenge\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x16\n\x0eproof_required\x18\x02 \x01(\x08\"\x16\n\x05Proof\x12\r\n\x05proof\x18\x01 \x01(\x0c\"T\n\x08\x41\x64mitted\x12\x0f\n\x07wrapped\x18\x01 \x01(\x0c\x12\r\n\x05proof\x18\x02 \x01(\x0c\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x18\n\x10main_instance_id\x18\x04 \x01(\t\"5\n\x05Ready\x12,\n\x05store\x18\x01 \x01(\x0b\x32\x1d.deltadatabase.v1.StoreReport\"+\n\x0bStartFailed\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\x17\n\x06Member\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"A\n\x0fWorkerHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x1c\n\x14highest_epoch_stored\x18\x02 \x01(\x04\"H\n\rMainHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x16\n\x0epoll_templates\x18\x03 \x01(\x08\"~\n\x10TemplateSnapshot\x12<\n\x05\x65tags\x18\x01 \x03(\x0b\x32-.deltadatabase.v1.TemplateSnapshot.EtagsEntry\x1a,\n\nEtagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x07\n\x05\x44rain\"\t\n\x07\x44rained\"\n\n\x08Replaced\"6\n\x07Refused\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\r\n\x05retry\x18\x03 \x01(\x08\"\xbf\x01\n\x0eProcessRequest\x12 \n\x02op\x18\x01 \x01(\x0e\x32\x14.deltadatabase.v1.Op\x12\x11\n\tschema_id\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x10\n\x08\x64ocument\x18\x04 \x01(\x0c\x12)\n\x08if_match\x18\x05 \x01(\x0b\x32\x17.deltadatabase.v1.ETags\x12.\n\rif_none_match\x18\x06 \x01(\x0b\x32\x17.deltadatabase.v1.ETags\"v\n\x0fProcessResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nupdated_ms\x18\x03 \x01(\x04\x12\x10\n\x08\x64ocument\x18\x04 \x01(\x0c\x12\x0f\n\x07\x63reated\x18\x05 \x01(\x08\x12\r\n\x05names\x18\x06 \x03(\t2\xad\x01\n\nMainWorker\x12O\n\tSubscribe\x12\x1f.deltadatabase.v1.WorkerMessage\x1a\x1d.deltadatabase.v1.MainMessage(\x01\x30\x01\x12N\n\x07Process\x12 .deltadatabase.v1.ProcessRequest\x1a!.deltadatabase.v1.ProcessResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deltadatabase.v1.main_worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOIN_TAGSENTRY']._loaded_options = None
-  _globals['_JOIN_TAGSENTRY']._serialized_options = b'8\001'
   _globals['_TEMPLATESNAPSHOT_ETAGSENTRY']._loaded_options = None
   _globals['_TEMPLATESNAPSHOT_ETAGSENTRY']._serialized_options = b'8\001'
   _globals['_WORKERMESSAGE']._serialized_start=87
@@ -41,41 +39,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MAINMESSAGE']._serialized_start=450
   _globals['_MAINMESSAGE']._serialized_end=810
   _globals['_JOIN']._serialized_start=813
-  _globals['_JOIN']._serialized_end=1040
-  _globals['_JOIN_TAGSENTRY']._serialized_start=997
-  _globals['_JOIN_TAGSENTRY']._serialized_end=1040
-  _globals['_CHALLENGE']._serialized_start=1042
-  _globals['_CHALLENGE']._serialized_end=1092
-  _globals['_PROOF']._serialized_start=1094
-  _globals['_PROOF']._serialized_end=1116
-  _globals['_ADMITTED']._serialized_start=1118
-  _globals['_ADMITTED']._serialized_end=1245
-  _globals['_READY']._serialized_start=1247
-  _globals['_READY']._serialized_end=1300
-  _globals['_STARTFAILED']._serialized_start=1302
-  _globals['_STARTFAILED']._serialized_end=1345
-  _globals['_MEMBER']._serialized_start=1347
-  _globals['_MEMBER']._serialized_end=1370
-  _globals['_WORKERHEARTBEAT']._serialized_start=1372
-  _globals['_WORKERHEARTBEAT']._serialized_end=1456
-  _globals['_MAINHEARTBEAT']._serialized_start=1458
-  _globals['_MAINHEARTBEAT']._serialized_end=1530
-  _globals['_TEMPLATESNAPSHOT']._serialized_start=1532
-  _globals['_TEMPLATESNAPSHOT']._serialized_end=1658
-  _globals['_TEMPLATESNAPSHOT_ETAGSENTRY']._serialized_start=1614
-  _globals['_TEMPLATESNAPSHOT_ETAGSENTRY']._serialized_end=1658
-  _globals['_DRAIN']._serialized_start=1660
-  _globals['_DRAIN']._serialized_end=1667
-  _globals['_DRAINED']._serialized_start=1669
-  _globals['_DRAINED']._serialized_end=1678
-  _globals['_REPLACED']._serialized_start=1680
-  _globals['_REPLACED']._serialized_end=1690
-  _globals['_REFUSED']._serialized_start=1692
-  _globals['_REFUSED']._serialized_end=1746
-  _globals['_PROCESSREQUEST']._serialized_start=1749
-  _globals['_PROCESSREQUEST']._serialized_end=1940
-  _globals['_PROCESSRESPONSE']._serialized_start=1942
-  _globals['_PROCESSRESPONSE']._serialized_end=2060
-  _globals['_MAINWORKER']._serialized_start=2063
-  _globals['_MAINWORKER']._serialized_end=2236
+  _globals['_JOIN']._serialized_end=974
+  _globals['_CHALLENGE']._serialized_start=976
+  _globals['_CHALLENGE']._serialized_end=1026
+  _globals['_PROOF']._serialized_start=1028
+  _globals['_PROOF']._serialized_end=1050
+  _globals['_ADMITTED']._serialized_start=1052
+  _globals['_ADMITTED']._serialized_end=1136
+  _globals['_READY']._serialized_start=1138
+  _globals['_READY']._serialized_end=1191
+  _globals['_STARTFAILED']._serialized_start=1193
+  _globals['_STARTFAILED']._serialized_end=1236
+  _globals['_MEMBER']._serialized_start=1238
+  _globals['_MEMBER']._serialized_end=1261
+  _globals['_WORKERHEARTBEAT']._serialized_start=1263
+  _globals['_WORKERHEARTBEAT']._serialized_end=1328
+  _globals['_MAINHEARTBEAT']._serialized_start=1330
+  _globals['_MAINHEARTBEAT']._serialized_end=1402
+  _globals['_TEMPLATESNAPSHOT']._serialized_start=1404
+  _globals['_TEMPLATESNAPSHOT']._serialized_end=1530
+  _globals['_TEMPLATESNAPSHOT_ETAGSENTRY']._serialized_start=1486
+  _globals['_TEMPLATESNAPSHOT_ETAGSENTRY']._serialized_end=1530
+  _globals['_DRAIN']._serialized_start=1532
+  _globals['_DRAIN']._serialized_end=1539
+  _globals['_DRAINED']._serialized_start=1541
+  _globals['_DRAINED']._serialized_end=1550
+  _globals['_REPLACED']._serialized_start=1552
+  _globals['_REPLACED']._serialized_end=1562
+  _globals['_REFUSED']._serialized_start=1564
+  _globals['_REFUSED']._serialized_end=1618
+  _globals['_PROCESSREQUEST']._serialized_start=1621
+  _globals['_PROCESSREQUEST']._serialized_end=1812
+  _globals['_PROCESSRESPONSE']._serialized_start=1814
+  _globals['_PROCESSRESPONSE']._serialized_end=1932
+  _globals['_MAINWORKER']._serialized_start=1935
+  _globals['_MAINWORKER']._serialized_end=2108
 # @@protoc_insertion_point(module_scope)

@@ -45,31 +45,24 @@ class MainMessage(_message.Message):
     def __init__(self, challenge: _Optional[_Union[Challenge, _Mapping]] = ..., admitted: _Optional[_Union[Admitted, _Mapping]] = ..., member: _Optional[_Union[Member, _Mapping]] = ..., heartbeat: _Optional[_Union[MainHeartbeat, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., replaced: _Optional[_Union[Replaced, _Mapping]] = ...) -> None: ...
 
 class Join(_message.Message):
-    __slots__ = ("worker_id", "instance_id", "public_key", "nonce", "grpc_addr", "tags", "version", "backend")
-    class TagsEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: str
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    __slots__ = ("worker_id", "instance_id", "public_key", "nonce", "grpc_addr", "backend", "version", "message_bytes_max")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     GRPC_ADDR_FIELD_NUMBER: _ClassVar[int]
-    TAGS_FIELD_NUMBER: _ClassVar[int]
-    VERSION_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     instance_id: str
     public_key: bytes
     nonce: bytes
     grpc_addr: str
-    tags: _containers.ScalarMap[str, str]
-    version: str
     backend: str
-    def __init__(self, worker_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., public_key: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., grpc_addr: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ..., version: _Optional[str] = ..., backend: _Optional[str] = ...) -> None: ...
+    version: str
+    message_bytes_max: int
+    def __init__(self, worker_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., public_key: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., grpc_addr: _Optional[str] = ..., backend: _Optional[str] = ..., version: _Optional[str] = ..., message_bytes_max: _Optional[int] = ...) -> None: ...
 
 class Challenge(_message.Message):
     __slots__ = ("nonce", "proof_required")
@@ -86,20 +79,16 @@ class Proof(_message.Message):
     def __init__(self, proof: _Optional[bytes] = ...) -> None: ...
 
 class Admitted(_message.Message):
-    __slots__ = ("wrapped", "proof", "key_id", "main_instance_id", "max_document_bytes", "token")
+    __slots__ = ("wrapped", "proof", "key_id", "main_instance_id")
     WRAPPED_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     MAIN_INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
-    MAX_DOCUMENT_BYTES_FIELD_NUMBER: _ClassVar[int]
-    TOKEN_FIELD_NUMBER: _ClassVar[int]
     wrapped: bytes
     proof: bytes
     key_id: str
     main_instance_id: str
-    max_document_bytes: int
-    token: bytes
-    def __init__(self, wrapped: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., key_id: _Optional[str] = ..., main_instance_id: _Optional[str] = ..., max_document_bytes: _Optional[int] = ..., token: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, wrapped: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., key_id: _Optional[str] = ..., main_instance_id: _Optional[str] = ...) -> None: ...
 
 class Ready(_message.Message):
     __slots__ = ("store",)
@@ -122,14 +111,12 @@ class Member(_message.Message):
     def __init__(self, epoch: _Optional[int] = ...) -> None: ...
 
 class WorkerHeartbeat(_message.Message):
-    __slots__ = ("sequence", "highest_epoch_stored", "in_flight")
+    __slots__ = ("sequence", "highest_epoch_stored")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     HIGHEST_EPOCH_STORED_FIELD_NUMBER: _ClassVar[int]
-    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     highest_epoch_stored: int
-    in_flight: int
-    def __init__(self, sequence: _Optional[int] = ..., highest_epoch_stored: _Optional[int] = ..., in_flight: _Optional[int] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., highest_epoch_stored: _Optional[int] = ...) -> None: ...
 
 class MainHeartbeat(_message.Message):
     __slots__ = ("sequence", "epoch", "poll_templates")

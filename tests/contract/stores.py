@@ -1,0 +1,31 @@
+"""The backends, wrappers and fakes that must pass the store contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.fake_store import FakeStore
+from support.weed import S3Server
+
+from deltadatabase.clock import SystemClock, system_random
+from deltadatabase.storage.base import Store
+from deltadatabase.storage.objects import S3Settings
+from deltadatabase.storage.opening import open_store, wait_for_store
+
+BACKENDS = ("memory", "fake", "directory", "s3")
+DURABLE = ("directory", "s3")
+
+
+async def open_backend(name: str, directory: Path, server: S3Server | None, bucket: str) -> Store:
+    """Open a backend by name, on its own directory or bucket."""
+    if name == "fake":
+        return FakeStore()
+    target: Path | S3Settings | None = None
+    if name == "directory":
+        target = directory / "data"
+    if name == "s3":
+        assert server is not None
+        target = server.settings(bucket)
+    store = await open_store(target, clock=SystemClock(), random=system_random)
+    await wait_for_store(store, timeout_s=30, clock=SystemClock(), on_wait=lambda reason: None)
+    return store

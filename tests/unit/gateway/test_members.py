@@ -1,0 +1,248 @@
+"""Memberships, the database that is bound, and reserved epochs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support.clocks import FakeClock, SeededRandom
+
+from deltadatabase.errors import Conflict, LinkLost, StartupError, Unavailable
+from deltadatabase.gateway.forwarding import Router
+from deltadatabase.gateway.members import Cluster, changed_templates
+from deltadatabase.gateway.state import ClusterState
+from deltadatabase.limits import EPOCH_BLOCK, MEMBERSHIP_TIMEOUT_S
+from deltadatabase.model import (
+    Command,
+    DatabaseInfo,
+    MemberInfo,
+    MemberState,
+    Op,
+    Result,
+    StoreReport,
+)
+
+
+class Store:
+    """What the fake workers share: the highest epoch, and the reservation that set it."""
+
+    def __init__(self) -> None:
+        self.highest = 0
+        self.reservation = b""
+        self.lose_replies = 0
+
+
+class StoreLink:
+    """A link to a worker that does nothing but reserve epochs."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.lost = asyncio.Event()
+
+    async def call(self, command: Command) -> Result:
+        assert command.op is Op.RESERVE_EPOCHS
+        store = self.store
+        if store.reservation != command.write_id:
+            if store.highest != command.term:
+                return Result(found=False, number=store.highest)
+            store.highest, store.reservation = command.number, command.write_id
+        if store.lose_replies:
+            store.lose_replies -= 1
+            raise LinkLost("broke")
+        return Result(found=True, number=store.highest)
+
+    async def close(self) -> None:
+        self.lost.set()
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        self.clock = FakeClock()
+        self.state = ClusterState(folder)
+        self.router = Router(clock=self.clock, random=SeededRandom(1))
+        self.cluster = Cluster(self.router, self.state, clock=self.clock, random=SeededRandom(2))
+        self.store = Store()
+        self.replaced: list[str] = []
+
+    async def join(
+        self, worker_id: str, instance: str = "1", *, database: str = "db", watched: bool = True
+    ) -> StoreLink:
+        link = StoreLink(self.store)
+        await self.cluster.admit(
+            MemberInfo(
+                worker_id=worker_id,
+                instance_id=f"{worker_id}/{instance}",
+                state=MemberState.AVAILABLE,
+                key_id="k",
+                last_seen_ms=0,
+                address="",
+            ),
+            StoreReport(
+                backend="memory",
+                checks=(),
+                database=DatabaseInfo(
+                    database_id=database, format=1, shards=64, highest_epoch=self.store.highest, keys={}
+                ),
+            ),
+            link,
+            on_replaced=lambda: self.replaced.append(worker_id),
+            watched=watched,
+        )
+        return link
+
+    async def expire(self) -> None:
+        watching = asyncio.create_task(self.cluster.watch())
+        await asyncio.sleep(0.15)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    def states(self) -> dict[str, MemberState]:
+        return {info.worker_id: info.state for info in self.cluster.members()}
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    world = World(tmp_path / "state")
+    yield world
+    await world.cluster.close()
+    world.state.close()
+
+
+def codes(world: World) -> set[str]:
+    return {check.code for check in world.cluster.readiness()}
+
+
+async def test_ready_once_a_worker_owns_everything(world: World) -> None:
+    assert "no_worker" in codes(world)
+    await world.join("a")
+    assert codes(world) == {"ok"}
+    assert world.store.highest == EPOCH_BLOCK
+
+
+async def test_epochs_never_go_back_over_restarts_and_a_lost_state_directory(
+    world: World, tmp_path: Path
+) -> None:
+    await world.join("a")
+    first = world.cluster.epoch
+    lost = World(tmp_path / "other")
+    lost.store = world.store
+    await lost.join("a")
+    assert lost.cluster.epoch > EPOCH_BLOCK >= first
+    await lost.cluster.close()
+    lost.state.close()
+    restored = World(tmp_path / "other")
+    await restored.join("a")  # The store was restored from an old backup: epoch 0.
+    assert restored.cluster.epoch > 2 * EPOCH_BLOCK
+    await restored.cluster.close()
+    restored.state.close()
+
+
+async def test_silence_ends_a_membership(world: World) -> None:
+    link = await world.join("a")
+    await world.join("b")
+    world.clock.advance(MEMBERSHIP_TIMEOUT_S - 0.1)
+    world.cluster.heard("b/1", 0)
+    world.clock.advance(0.2)
+    await world.expire()
+    assert world.states() == {"a": MemberState.UNREACHABLE, "b": MemberState.AVAILABLE}
+    assert link.lost.is_set()
+    assert world.router.placement is not None
+    assert set(world.router.placement.owners) == {"b/1"}
+
+
+async def test_the_embedded_worker_is_never_silent(world: World) -> None:
+    await world.join("embedded", watched=False)
+    world.cluster.heard("embedded/1", 0)
+    world.clock.advance(3600)
+    await world.expire()
+    assert codes(world) == {"ok"}
+
+
+async def test_a_newer_instance_replaces_the_older(world: World) -> None:
+    await world.join("a", "1")
+    await world.join("a", "2")
+    assert world.replaced == ["a"]
+    assert world.router.placement is not None
+    assert set(world.router.placement.owners) == {"a/2"}
+    assert world.states() == {"a": MemberState.AVAILABLE}
+
+
+async def test_a_drained_worker_is_not_called_unreachable(world: World) -> None:
+    await world.join("a")
+    await world.join("b")
+    await world.cluster.drain("a/1")
+    assert world.states()["a"] is MemberState.DRAINING
+    world.cluster.leave("a/1")
+    assert world.states() == {"b": MemberState.AVAILABLE}
+
+
+async def test_a_worker_on_another_database_is_refused(world: World) -> None:
+    await world.join("a")
+    with pytest.raises(Conflict) as caught:
+        await world.join("b", database="another")
+    assert caught.value.code == "other_database"
+    assert world.states() == {"a": MemberState.AVAILABLE}
+
+
+async def test_epochs_of_another_main_worker_close_the_router(world: World) -> None:
+    await world.join("a")
+    world.cluster.heard("a/1", EPOCH_BLOCK)
+    assert codes(world) == {"ok"}
+    world.cluster.heard("a/1", EPOCH_BLOCK + 1)
+    assert "foreign_writer" in codes(world)
+    with pytest.raises(Unavailable) as caught:
+        await world.router.get("s", "k")
+    assert caught.value.code == "foreign_writer"
+
+
+async def test_a_lost_reply_to_a_reservation_is_recognised(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deltadatabase.gateway.members.RESERVE_AGAIN_S", 0.01)
+    await world.join("a")
+    assert world.router.placement is not None
+    world.store.lose_replies = 2
+    world.router.placement.epoch = world.router.placement.epoch_limit - 1
+    await world.join("b")
+    world.cluster.heard("a/1", 2 * EPOCH_BLOCK)  # Ours, though no reply has said so yet.
+    await asyncio.sleep(0.1)
+    assert codes(world) == {"ok"}
+    assert world.router.placement.epoch_limit == 2 * EPOCH_BLOCK
+    assert world.state.epoch_limit("db") == 2 * EPOCH_BLOCK
+
+
+async def test_a_worker_that_cannot_start_shows_in_readiness(world: World) -> None:
+    world.cluster.start_failed("a", "wrong_master_key", "the key does not fit")
+    assert "wrong_master_key" in codes(world)
+    await world.join("a")
+    assert codes(world) == {"ok"}
+
+
+async def test_templates_changed_by_others_raise_revisions(world: World) -> None:
+    await world.join("a")
+    before = world.router.revisions.revision("s")
+    world.cluster.templates_seen({"s": "1", "t": "1"})
+    world.cluster.templates_seen({"s": "2", "t": "1"})
+    world.cluster.templates_seen({"s": "2", "t": "1"})
+    assert world.router.revisions.revision("s") == before + 2
+    assert world.router.revisions.revision("t") == before + 1
+    assert changed_templates({"a": "1", "b": "1"}, {"b": "2", "c": "1"}) == ["a", "b", "c"]
+
+
+def test_one_main_worker_for_a_state_directory(tmp_path: Path) -> None:
+    state = ClusterState(tmp_path)
+    with pytest.raises(StartupError) as caught:
+        ClusterState(tmp_path)
+    assert caught.value.code == "locked"
+    state.set_epoch_limit("db", 10)
+    state.set_epoch_limit("db", 5)
+    state.close()
+    again = ClusterState(tmp_path)
+    assert again.epoch_limit("db") == 10
+    again.close()
+    (tmp_path / "epochs.json").write_text("{")
+    with pytest.raises(StartupError) as caught:
+        ClusterState(tmp_path)
+    assert caught.value.code == "state_unusable"
