@@ -59,19 +59,6 @@ test-integration:
 bench *arguments:
     {{bin}}/python -m bench {{arguments}}
 
-# Start a database in memory, make the calls of README.md's walk, stop it.
-demo:
-    #!/usr/bin/env bash
-    set -euo pipefail
-    {{bin}}/deltadb serve -memory -log-level=warning &
-    server=$!
-    trap 'kill $server; wait $server' EXIT
-    until curl -sf -o /dev/null http://127.0.0.1:8080/readyz; do
-        kill -0 $server
-        sleep 0.2
-    done
-    sed -n '/<!-- walk -->/,/<!-- end of walk -->/{/^curl /p}' README.md | while read -r call; do
-        printf '\n$ %s\n' "$call"
-        bash -c "$call"
-    done
-    echo
+# Watch the whole system at work on SeaweedFS, a directory and memory: just demo -store s3 -documents 1000
+demo *arguments:
+    PYTHONPATH=tests {{bin}}/python -m integration.show {{arguments}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -44,6 +45,8 @@ def main() -> int:
         return 2
     # Inherited by every server and generator: results of machines of different size stay comparable.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cpus])
+    # By default it would end this process alone, and leave the servers running.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="deltadb-bench-", dir=options.folder) as folder:
         run = measure(options, Path(folder))
     data = report.as_data(run)

@@ -102,74 +102,37 @@ class Loop:
         return uvloop.run(self._run(port, requests, connections, seconds))
 
     async def _run(self, port: int, requests: Sequence[Request], connections: int, seconds: int) -> Load:
-        loop = asyncio.get_running_loop()
-        seen = _Seen(random.Random(SEED), [_wire(request, port) for request in requests], [])
+        wire = [_wire(request, port) for request in requests]
+        order = random.Random(SEED)
+        latencies_ms: list[float] = []
+        errors = 0
         cpu_s, began_s = time.process_time(), time.perf_counter()
-        seen.ends_s = began_s + seconds
-        opened = [
-            await loop.create_connection(lambda: _Connection(seen), "127.0.0.1", port)
-            for _ in range(connections)
-        ]
-        await asyncio.gather(*(connection.closed for _, connection in opened))
+
+        async def caller() -> None:
+            nonlocal errors
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            now_s = time.perf_counter()
+            while now_s < began_s + seconds:
+                writer.write(order.choice(wire))
+                errors += await _status(reader) >= 400
+                ended_s = time.perf_counter()
+                latencies_ms.append((ended_s - now_s) * 1000)
+                now_s = ended_s
+            writer.close()
+            await writer.wait_closed()
+
+        ends = await asyncio.gather(*(caller() for _ in range(connections)), return_exceptions=True)
         elapsed_s = time.perf_counter() - began_s
-        latencies_ms = sorted(seen.latencies_ms) or [0.0]
+        errors += sum(end is not None for end in ends)
+        latencies_ms.sort()
         return Load(
-            requests=len(seen.latencies_ms),
-            errors=seen.errors,
+            requests=len(latencies_ms),
+            errors=errors,
             seconds=elapsed_s,
             p50_ms=percentile(latencies_ms, 50),
             p99_ms=percentile(latencies_ms, 99),
             cpu_s=time.process_time() - cpu_s,
         )
-
-
-@dataclass
-class _Seen:
-    random: random.Random
-    wire: list[bytes]
-    latencies_ms: list[float]
-    errors: int = 0
-    ends_s: float = 0.0
-
-
-class _Connection(asyncio.Protocol):
-    """Sends a request, waits for its answer, and so on until the time is up."""
-
-    def __init__(self, seen: _Seen) -> None:
-        self._seen = seen
-        self._received = b""
-        self._began_s = 0.0
-        self._waiting = False
-        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._send()
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        head, end, body = self._received.partition(b"\r\n\r\n")
-        if not end or len(body) < _content_length(head):
-            return
-        now_s = time.perf_counter()
-        self._waiting = False
-        self._received = b""
-        self._seen.latencies_ms.append((now_s - self._began_s) * 1000)
-        self._seen.errors += head[9:10] not in b"123"
-        if now_s < self._seen.ends_s:
-            self._send()
-        else:
-            self._transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._seen.errors += self._waiting
-        self.closed.set_result(None)
-
-    def _send(self) -> None:
-        self._waiting = True
-        self._began_s = time.perf_counter()
-        self._transport.write(self._seen.random.choice(self._seen.wire))
 
 
 def _wire(request: Request, port: int) -> bytes:
@@ -178,11 +141,12 @@ def _wire(request: Request, port: int) -> bytes:
     return head.encode() + request.body
 
 
-def _content_length(head: bytes) -> int:
-    for line in head.lower().split(b"\r\n"):
-        if line.startswith(b"content-length:"):
-            return int(line[15:])
-    return 0
+async def _status(reader: asyncio.StreamReader) -> int:
+    """Read one answer to its end; return its status."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
+    length = next(int(line[15:]) for line in head if line.startswith(b"content-length:"))
+    await reader.readexactly(length)
+    return int(head[0].split()[1])
 
 
 def _children_cpu_s() -> float:

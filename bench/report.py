@@ -118,12 +118,13 @@ def markdown(data: Mapping[str, Any]) -> str:
         f"commit {data['commit']}, {data['time']}",
         f"{machine['cpu']}, {machine['cpus_used']} of {machine['cpus']} processors, {machine['kernel']}",
         f"Python {machine['python']}, load average {before:.1f} before and {after:.1f} after",
-        f"{settings['documents']} documents of {settings['document_bytes']} bytes, "
-        + f"{settings['connections']} connections, {settings['rounds']} rounds of {settings['seconds']} s, "
-        + f"generator {settings['generator']}",
+        (
+            f"{settings['documents']} documents of {settings['document_bytes']} bytes, "
+            f"{settings['connections']} connections, {settings['rounds']} rounds of {settings['seconds']} s, "
+            f"generator {settings['generator']}"
+        ),
         "",
-        "| workload | requests/s (range) | of its baseline | p50 ms | p99 ms | generator busy "
-        + "| server CPU µs/request | errors |",
+        "| workload | answers/s | of its baseline | p50 ms | p99 ms | generator busy | CPU µs | errors |",
         "|---|--:|--:|--:|--:|--:|---|--:|",
     ]
     for row in data["workloads"]:

@@ -129,7 +129,7 @@ def _running(
         if port:
             _wait_for(server, ready)
         yield server
-    except BaseException:
+    except Exception:
         print(f"--- {name} wrote:\n{log.read_text(errors='replace')[-2000:]}", file=sys.stderr)
         raise
     finally:

@@ -37,7 +37,7 @@ def test_smoke(tmp_path):
     assert data["errors"] == data["damaged"] == 0
     assert len(data["workloads"]) == 6
     for row in data["workloads"]:
-        assert row["rate"]["median"] > 50
+        assert row["rate"]["median"] > 0
         assert (row["ratio"] is None) == (row["baseline"] is None)
         assert f"| {row['name']} |" in done.stdout
         assert all(us > 0 for us in row["server_cpu_us"].values())

@@ -284,8 +284,8 @@ def test_a_schema_is_in_force_for_the_next_write(admin, schema_id, method, path)
 def test_what_is_no_schema_is_refused(admin, schema_id):
     refusal(admin.put(f"/schema/{schema_id}", json={"type": "no such type"}), 400)
     refusal(admin.put(f"/schema/{schema_id}", content=b"{"), 400)
-    refusal(admin.put("/schema/..", json=TASK), 404)
-    refusal(admin.put("/schema/-bad", json=TASK), 400)
+    for bad_id in ("-bad", "a..b", "a%20b", "a" * 101):
+        refusal(admin.put(f"/schema/{bad_id}", json=TASK), 400)
     refusal(admin.get(f"/schema/{schema_id}"), 404)
 
 
@@ -359,7 +359,7 @@ def test_a_template_may_ask_for_its_metadata_to_be_validated(admin, schema_id):
         '{"a":1}',
         ' \t{ "a" :\n  1.50e0 ,\r\n"b":[ ] }  ',
         '{"text": "\\u00e9\\u0000\\/ \\ud83d\\ude00 é 😀"}',
-        '{"big": 123456789012345678901234567890, "small": 1e-400, "minus": -0.0, "huge": 1E+999}',
+        '{"big": 123456789012345678901234567890, "small": 1e-400, "minus": -0.0, "huge": 1.0E+300}',
         '{"b": 1, "a": 2, "": {"b": [1, 2.0, 2.00]}}',
         '"just a string"',
         "null",
@@ -403,7 +403,7 @@ def test_any_key_is_its_own_entity(admin, schema_id, key):
 
 
 def test_keys_that_look_alike_stay_apart(admin, schema_id):
-    keys = ["a_b", "a b", "a+b", "A_B", "a%5Fb", "a=5Fb", "é", "é"]
+    keys = ["a_b", "a b", "a+b", "A_B", "a%5Fb", "a=5Fb", "\u00e9", "e\u0301"]
     ok(put(admin, schema_id, **{key: number for number, key in enumerate(keys)}))
     assert [ok(get(admin, schema_id, key)) for key in keys] == list(range(len(keys)))
     ok(put(admin, f"{schema_id}_a", b=1))

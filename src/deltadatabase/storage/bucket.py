@@ -14,9 +14,10 @@ from typing import Literal
 
 from deltadatabase import limits
 from deltadatabase.errors import StartupError, Unavailable
-from deltadatabase.storage.objects import S3Objects
+from deltadatabase.storage.objects import S3Objects, S3Settings
 
-# AWS makes buckets in us-east-1 when nothing is said, and accepts every other region's name.
+# AWS makes a bucket there when no region is said, and refuses this one's name. Other servers have
+# no regions to choose from.
 _AWS_DEFAULT_REGION = "us-east-1"
 _LOCATION = (
     '<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
@@ -37,21 +38,24 @@ async def ensure_bucket(store: S3Objects) -> bool:
         return False
     if status != 404:
         raise _refused("look for the bucket", status)
-    settings = store.settings
-    body = b""
-    if settings.endpoint is None and settings.region != _AWS_DEFAULT_REGION:
-        body = _LOCATION.format(region=settings.region).encode()
-    status = await _request(store, "PUT", body)
+    status = await _request(store, "PUT", creation_body(store.settings))
     # 409: another worker made it at the same moment.
     if status in (200, 204, 409):
         return status != 409
     if status in (401, 403):
         raise StartupError(
             "the bucket does not exist and these credentials may not create it: create it, "
-            f"bucket={settings.bucket}",
+            f"bucket={store.settings.bucket}",
             code="store_refused",
         )
     raise _refused("create the missing bucket", status)
+
+
+def creation_body(settings: S3Settings) -> bytes:
+    """What a CreateBucket request says: the region, where AWS wants it said."""
+    if settings.endpoint is None and settings.region != _AWS_DEFAULT_REGION:
+        return _LOCATION.format(region=settings.region).encode()
+    return b""
 
 
 def _refused(what: str, status: int) -> StartupError:
@@ -82,5 +86,5 @@ def _send(url: str, method: str, body: bytes) -> int:
     except urllib.error.HTTPError as exc:
         exc.close()
         return exc.code
-    except (OSError, http.client.HTTPException):
+    except (OSError, http.client.HTTPException, UnicodeError):
         raise Unavailable("the S3 server cannot be reached") from None

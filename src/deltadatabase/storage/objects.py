@@ -9,10 +9,12 @@ Text compares by code points, which is the order of its UTF-8 bytes, so lists ar
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Sequence
 from datetime import datetime, timedelta
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 import obstore
@@ -36,6 +38,11 @@ if TYPE_CHECKING:
     from obstore.store import S3Config, S3Credential
 
 T = TypeVar("T")
+
+# Wider than Amazon's present rules: old buckets and other servers have more.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_REGION = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_URL = re.compile(r"https?://[!-~]+")
 
 
 class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +129,7 @@ class S3Objects:
     Every call ends within ``limits.STORE_TIMEOUT_S`` seconds.
 
     Raises:
-        StartupError: ``store_refused``: the settings make no usable client.
+        StartupError: ``bad_flag``, ``store_refused``: the settings make no usable client.
     """
 
     backend = "s3"
@@ -253,7 +260,34 @@ async def _in_time(call: Awaitable[T]) -> T:
         return await call
 
 
+def _check(settings: S3Settings) -> None:
+    """Refuse what the client would only fail on later, with a less useful message."""
+    complaint = ""
+    if not _BUCKET.fullmatch(settings.bucket):
+        complaint = "-s3-bucket is not a bucket name"
+    elif not _REGION.fullmatch(settings.region):
+        complaint = "-s3-region is not a region's name"
+    elif bool(settings.access_key.reveal()) != bool(settings.secret_key.reveal()):
+        complaint = "-s3-access-key and -s3-secret-key must be given together"
+    elif settings.endpoint is not None:
+        if not _is_server_url(settings.endpoint):
+            complaint = "-s3-endpoint is not the http or https URL of a server"
+        elif settings.endpoint.startswith("http:") and not settings.allow_http:
+            complaint = "-s3-endpoint is not encrypted, and that is not allowed"
+    if complaint:
+        raise StartupError(complaint, code="bad_flag")
+
+
+def _is_server_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return bool(_URL.fullmatch(text)) and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
+
+
 def _s3_client(settings: S3Settings) -> S3Store:
+    _check(settings)
     config: S3Config = {
         "region": settings.region,
         "virtual_hosted_style_request": not settings.path_style,
@@ -276,7 +310,7 @@ def _s3_client(settings: S3Settings) -> S3Store:
             config=config,
             # Static credentials come from a provider, so that no session token of the
             # environment is mixed with them.
-            credential_provider=_static_credentials(settings) if settings.access_key.reveal() else None,
+            credential_provider=_StaticCredentials(settings) if settings.access_key.reveal() else None,
             client_options={
                 "allow_http": settings.allow_http,
                 "connect_timeout": timedelta(seconds=limits.STORE_CONNECT_TIMEOUT_S),
@@ -290,7 +324,9 @@ def _s3_client(settings: S3Settings) -> S3Store:
         ) from None
 
 
-class _static_credentials:  # noqa: N801 - a function with a repr that shows nothing
+class _StaticCredentials:
+    """Hands out the given keys; unlike a closure or partial it shows none."""
+
     def __init__(self, settings: S3Settings) -> None:
         self._settings = settings
 
@@ -303,15 +339,11 @@ class _static_credentials:  # noqa: N801 - a function with a repr that shows not
         }
 
 
-_OVERWRITE: Final = "overwrite"
-_CREATE: Final = "create"
-
-
 def _mode(condition: Condition) -> PutMode:
     if condition is When.ABSENT:
-        return _CREATE
+        return "create"
     if condition is When.ALWAYS:
-        return _OVERWRITE
+        return "overwrite"
     assert isinstance(condition, str)
     # Without a "version" of None, which obstore refuses.
     return {"e_tag": condition}

@@ -26,7 +26,7 @@ async def open_store(target: Path | S3Settings | None, *, clock: Clock, random: 
     """Open the store of a directory, of a bucket, or in memory (None). It may not answer yet.
 
     Raises:
-        StartupError: ``store_refused``: it cannot be used as configured.
+        StartupError: ``bad_flag``, ``store_refused``: it cannot be used as configured.
     """
     if target is None:
         return MemoryObjects()
