@@ -1,1 +1,1 @@
-"""TODO."""
+"""The programs: arguments, wiring, what people read."""

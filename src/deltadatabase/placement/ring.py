@@ -39,4 +39,4 @@ def _owners(worker_ids: tuple[str, ...], shards: int) -> tuple[str, ...]:
     if not worker_ids:
         return ()
     ring = HashRing(nodes=list(worker_ids), vnodes=VIRTUAL_NODES)
-    return tuple(ring.get_node(f"shard-{index}") for index in range(shards))
+    return tuple(str(ring.get_node(f"shard-{index}")) for index in range(shards))

@@ -98,7 +98,7 @@ class Flag:
         aliases: further names, each with its own ``DELTADB_…`` variable.
         default_note: says in words what an empty default leads to.
         at_least, at_most: bounds of a number.
-        hidden: accepted for the Go system's sake, and noted as without effect.
+        hidden: accepted, and noted as without effect: why.
     """
 
     name: str

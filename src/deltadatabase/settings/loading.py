@@ -65,7 +65,7 @@ def load_worker(
 ) -> WorkerSettings:
     """Read the settings of ``proc-worker``; see ``load_main``. ``host_name`` stands in for the host's."""
     settings, _ = Given(WorkerSettings, arguments, environ).build(WorkerSettings)
-    settings = _with_s3(settings)
+    settings = _with_s3(dataclasses.replace(settings, notes=with_notes(settings)))
     if not settings.worker_id:
         settings = dataclasses.replace(settings, worker_id=host_name or socket.gethostname())
     check_worker(settings)

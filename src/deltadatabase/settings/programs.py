@@ -98,7 +98,7 @@ class ProcessFlags(LogFlags):
         at_most=limits.GRPC_MESSAGE_BYTES_MAX,
     )
     metrics_addr: Address | None = flag(
-        "metrics-addr", ADDRESS, "", "listener of GET /metrics (Prometheus); empty = none"
+        "metrics-addr", ADDRESS, "", "", hidden="this version does not serve metrics yet"
     )
     drain_timeout: float = flag(
         "drain-timeout",
@@ -172,7 +172,9 @@ class RouterFlags(ProcessFlags):
     client_ttl: float = flag(
         "client-ttl", DURATION, "24h", "life of a session token from POST /api/login", at_least=1
     )
-    worker_ttl: float = flag("worker-ttl", DURATION, "1h", "life of a proc worker's token", at_least=1)
+    worker_ttl: float = flag(
+        "worker-ttl", DURATION, "0", "", hidden="a proc worker's token lives as long as its membership"
+    )
     rest_max_body_size: int = flag(
         "rest-max-body-size",
         SIZE,
@@ -272,8 +274,8 @@ class AdminKeySettings:
         return self.state_dir or self.shared_fs / STATE_FOLDER
 
 
-def with_notes(settings: RouterFlags) -> tuple[str, ...]:
-    """Return a remark for each given flag of the Go system that has no effect here."""
+def with_notes(settings: ProcessFlags) -> tuple[str, ...]:
+    """Return a remark for each given flag that is accepted and has no effect."""
     notes = []
     for field in dataclasses.fields(settings):
         declared = field.metadata.get("flag")

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Structured logs with secrets and documents taken out."""

@@ -25,7 +25,7 @@ def test_documented_defaults_of_main_worker():
     assert str(settings.rest_addr) == "127.0.0.1:8080"
     assert settings.shared_fs == Path("./shared/db")
     assert settings.state_path == Path("./shared/db/_state")
-    assert (settings.worker_ttl, settings.client_ttl) == (3600, 86_400)
+    assert settings.client_ttl == 86_400
     assert settings.rest_max_body_size == 2**20
     assert settings.drain_timeout == 10
     assert (settings.log_level, settings.log_format) == ("info", "text")
