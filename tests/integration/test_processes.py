@@ -200,7 +200,9 @@ def test_an_unreachable_store_is_waited_for(started):
 
 
 def test_after_the_wait_it_is_one_line(started):
-    done = run(started, shlex.join(["deltadb", "serve", "-rest-addr=127.0.0.1:0", "-store-wait=1s", *nowhere()]))
+    done = run(
+        started, shlex.join(["deltadb", "serve", "-rest-addr=127.0.0.1:0", "-store-wait=1s", *nowhere()])
+    )
     assert "not reachable within 1 s" in one_line(done, "deltadb serve")
     cluster = Cluster(started, nowhere(), started.folder / "state")
     cluster.start_main()
@@ -224,7 +226,13 @@ def test_after_the_wait_it_is_one_line(started):
 )
 def test_a_bucket_that_cannot_be_made_is_one_line(started, weed, credentials, says):
     access_key, secret_key = credentials
-    command = ["deltadb", "serve", "-rest-addr=127.0.0.1:0", "-store-wait=2s", f"-s3-endpoint={weed.endpoint}"]
+    command = [
+        "deltadb",
+        "serve",
+        "-rest-addr=127.0.0.1:0",
+        "-store-wait=2s",
+        f"-s3-endpoint={weed.endpoint}",
+    ]
     done = run(
         started,
         shlex.join([*command, "-s3-bucket=delta-unmade"]),

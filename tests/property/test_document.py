@@ -6,13 +6,16 @@ import json
 from itertools import accumulate
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deltadatabase import limits
 from deltadatabase.errors import Invalid, TooLarge
 from deltadatabase.schema.document import check_document, split_documents
 from deltadatabase.schema.validator import UNVALIDATED, compile_schema
+
+# Examples go up to megabytes, and other tests may share the machine.
+unhurried = settings(deadline=None)
 
 VALUES = st.recursive(
     st.none()
@@ -32,12 +35,14 @@ PIECES = st.lists(
 ).map(b"".join)
 
 
+@unhurried
 @given(VALUES, st.booleans(), SPACE)
 def test_every_json_value_passes_and_decodes(value: object, ascii_only: bool, space: str) -> None:
     text = space + json.dumps(value, ensure_ascii=ascii_only) + space
     assert check_document(text.encode()) == json.loads(text)
 
 
+@unhurried
 @given(st.binary() | PIECES | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
 @example(b"")
 @example(b"[" * 100_000)
@@ -52,6 +57,7 @@ def test_any_bytes_pass_or_are_malformed(text: bytes) -> None:
         assert value == json.loads(text)
 
 
+@unhurried
 @given(st.binary() | PIECES | PIECES.map(lambda pieces: b'{"k":' + pieces + b"}"))
 @example(b'{"k":' + b"[" * 100_000)
 def test_any_body_is_split_or_refused(body: bytes) -> None:
@@ -68,6 +74,7 @@ def test_any_body_is_split_or_refused(body: bytes) -> None:
                 assert exc.code == "malformed_json"
 
 
+@unhurried
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), VALUES, min_size=1), SPACE)
 def test_a_split_gives_back_the_exact_bytes(documents: dict[str, object], space: str) -> None:
     texts = {key: json.dumps(value, indent=1) for key, value in documents.items()}
@@ -76,6 +83,7 @@ def test_a_split_gives_back_the_exact_bytes(documents: dict[str, object], space:
     assert split_documents(body.encode()) == {key: text.encode() for key, text in texts.items()}
 
 
+@unhurried
 @given(st.text("[]{}", min_size=1, max_size=400))
 @example('[{"":' * 65 + "1" + "}]" * 65)
 def test_depth_is_counted_as_a_plain_count_does(brackets: str) -> None:
@@ -86,6 +94,7 @@ def test_depth_is_counted_as_a_plain_count_does(brackets: str) -> None:
         assert ("too deeply" in exc.detail) == (deepest > limits.JSON_DEPTH_MAX)
 
 
+@unhurried
 @given(
     st.integers(120, 140) | st.integers(1, 300),
     st.sampled_from([("[", "]"), ('{"a":', "}"), ('["\\"[[",', "]")]),
@@ -142,6 +151,7 @@ STRICT = [
 ]
 
 
+@unhurried
 @given(st.sampled_from(STRICT), MARKED)
 def test_no_issue_quotes_the_document(schema: dict[str, object], value: object) -> None:
     compiled = compile_schema(json.dumps(schema).encode())
@@ -155,6 +165,7 @@ def test_no_issue_quotes_the_document(schema: dict[str, object], value: object) 
         assert not any(MARK in issue.detail or MARK in issue.keyword for issue in exc.issues)
 
 
+@unhurried
 @given(st.integers(-(10**4000), 10**4000) | st.floats(allow_nan=False, allow_infinity=False) | VALUES)
 @example(-0.0)
 @example(2**63)

@@ -9,6 +9,7 @@ length, so that no two statements share their bytes. The token itself is never s
 from __future__ import annotations
 
 import hmac
+from dataclasses import dataclass, field
 from typing import Final, Literal, final
 
 import msgspec
@@ -83,6 +84,27 @@ class JoinToken:
 
     def __repr__(self) -> str:
         return "JoinToken(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class JoinPolicy:
+    """Which join token a worker must prove (docs/decisions/0008).
+
+    Attributes:
+        explicit: configured; then it alone counts.
+        directory: kept in the shared directory, for workers that use that directory.
+        s3: derived from the S3 secret key, for workers on S3.
+    """
+
+    explicit: JoinToken | None = field(default=None, repr=False)
+    directory: JoinToken | None = field(default=None, repr=False)
+    s3: JoinToken | None = field(default=None, repr=False)
+
+    def token_for(self, backend: str) -> JoinToken | None:
+        """Return the token to be proven; None: only the loopback interface is trusted."""
+        if self.explicit is not None:
+            return self.explicit
+        return self.directory if backend == "directory" else self.s3
 
 
 class JoinContext(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -154,9 +154,9 @@ def _run_main(settings: MainSettings) -> int:
 
 
 def _run_worker(settings: WorkerSettings) -> int:
-    from deltadatabase.cli import wiring
+    from deltadatabase.cli import worker
 
-    return wiring.run_worker(settings)
+    return worker.run_worker(settings)
 
 
 def _serve(

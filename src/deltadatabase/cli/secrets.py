@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deltadatabase.auth.join import JoinToken
+from deltadatabase.auth.join import JoinPolicy, JoinToken
 from deltadatabase.cli import keyfiles
 from deltadatabase.clock import system_random
 from deltadatabase.crypto.keyring import Keyring, MasterKey
-from deltadatabase.gateway.control import JoinPolicy
 from deltadatabase.settings import ProcessFlags, RouterFlags, WorkerSettings
 from deltadatabase.telemetry.logging import get_logger
 

@@ -1,18 +1,13 @@
-"""The composition root: settings in, running programs out. Only here are implementations chosen."""
+"""The composition root of ``main-worker`` and ``deltadb serve``: here implementations are chosen."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Final
-
-import uvloop
 
 from deltadatabase import __version__
 from deltadatabase.auth import join as joining
@@ -20,7 +15,8 @@ from deltadatabase.auth.accounts import Accounts
 from deltadatabase.cli import secrets
 from deltadatabase.cli.announce import announce_main, announce_serve
 from deltadatabase.cli.children import LocalWorkers
-from deltadatabase.clock import SystemClock, system_random
+from deltadatabase.cli.running import address_text, clock, node_options, open_configured_store, run, tls_of
+from deltadatabase.clock import system_random
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.keyring import Keyring
 from deltadatabase.errors import DeltaError
@@ -34,27 +30,18 @@ from deltadatabase.gateway.state import ClusterState
 from deltadatabase.limits import TEMPLATE_POLL_S
 from deltadatabase.model import MemberInfo, MemberState
 from deltadatabase.rpc import channels
-from deltadatabase.rpc.channels import Tls
 from deltadatabase.rpc.local import LocalLink
 from deltadatabase.rpc.pb import main_worker_pb2_grpc as pb_grpc
 from deltadatabase.rpc.stream import WorkerStream
 from deltadatabase.settings import (
     Address,
     MainSettings,
-    ProcessFlags,
     RouterFlags,
-    Secret,
     ServeSettings,
-    WorkerSettings,
 )
-from deltadatabase.settings.programs import StoreFlags
-from deltadatabase.storage.base import Store
-from deltadatabase.storage.objects import S3Settings
-from deltadatabase.storage.opening import open_store, wait_for_store
 from deltadatabase.telemetry.logging import get_logger
-from deltadatabase.worker.node import Node, NodeOptions
+from deltadatabase.worker.node import Node
 from deltadatabase.worker.opening import examine
-from deltadatabase.worker.server import WorkerOptions, WorkerServer
 from deltadatabase.worker.watching import StoreWatch
 
 EMBEDDED_ID: Final = "embedded"
@@ -62,61 +49,19 @@ REST_SHARE: Final = 0.6
 """Part of the drain timeout that the requests in flight may take."""
 
 log = get_logger(__name__)
-clock = SystemClock()
 
 
 def run_main(settings: MainSettings) -> int:
     """Run ``main-worker`` until SIGTERM or SIGINT; return its exit code. Raises StartupError."""
-    return _run(lambda stop: _main(settings, stop))
-
-
-def run_worker(settings: WorkerSettings) -> int:
-    """Run ``proc-worker`` until SIGTERM or SIGINT; return its exit code. Raises StartupError."""
-    return _run(lambda stop: _worker(settings, stop))
+    return run(lambda stop: _main(settings, stop))
 
 
 def run_serve(settings: ServeSettings) -> int:
     """Run ``deltadb serve`` until SIGTERM or SIGINT; return its exit code. Raises StartupError."""
-    return _run(lambda stop: _serve(settings, stop))
-
-
-def _run(program: Callable[[asyncio.Event], Coroutine[None, None, None]]) -> int:
-    async def main() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await program(stop)
-
-    uvloop.run(main())
-    return 0
+    return run(lambda stop: _serve(settings, stop))
 
 
 # -- programs --------------------------------------------------------------------------
-
-
-async def _worker(settings: WorkerSettings, stop: asyncio.Event) -> None:
-    address = settings.grpc_addr
-    server = WorkerServer(
-        WorkerOptions(
-            main_addr=_text(settings.main_addr),
-            worker_id=settings.worker_id or socket.gethostname(),
-            grpc_addr=_text(address),
-            advertise_addr=_text(settings.advertise_addr) if settings.advertise_addr else "",
-            backend="s3" if settings.s3.enabled else "directory",
-            token=lambda: secrets.worker_join_token(settings),
-            trusts_unproven=settings.main_addr.is_loopback and settings.join_token is None,
-            version=__version__,
-            node=_node_options(settings),
-            drain_timeout_s=settings.drain_timeout,
-            tls=_tls(settings),
-            message_bytes_max=settings.grpc_max_recv_msg_size,
-        ),
-        lambda: _open_store(settings, wait_s=settings.store_wait),
-        clock=clock,
-        random=system_random,
-    )
-    await server.run(stop)
 
 
 async def _main(settings: MainSettings, stop: asyncio.Event) -> None:
@@ -206,7 +151,9 @@ class MainWorker:
         """Serve gRPC on ``address``; gives the port."""
         settings = self.settings
         server = channels.new_server(message_bytes_max=settings.grpc_max_recv_msg_size)
-        port = channels.listen(server, _text(address), tls=_tls(settings) if settings.tls.cert else None)
+        port = channels.listen(
+            server, address_text(address), tls=tls_of(settings) if settings.tls.cert else None
+        )
         control = ControlPlane(
             self.cluster,
             self.keyring,
@@ -224,6 +171,8 @@ class MainWorker:
         try:
             yield port
         finally:
+            # Streams that end by themselves; gRPC writes a stack trace for each that it has to cancel.
+            await self.cluster.close()
             await server.stop(grace=0.2)
 
     @asynccontextmanager
@@ -265,7 +214,7 @@ class MainWorker:
             random=system_random,
             main_instance_id=self.instance_id,
             expected_worker_instance_id=instance_id,
-            tls=_tls(self.settings),
+            tls=tls_of(self.settings),
             # What either end accepts: a message past it would break the stream.
             message_bytes_max=min(message_bytes_max, self.settings.grpc_max_recv_msg_size),
         )
@@ -317,13 +266,13 @@ class _AlwaysHolds:
 
 @asynccontextmanager
 async def _embedded(settings: ServeSettings, main: MainWorker) -> AsyncIterator[None]:
-    store = await _open_store(settings, wait_s=settings.store_wait, memory=settings.memory)
+    store = await open_configured_store(settings, wait_s=settings.store_wait, memory=settings.memory)
     polling: asyncio.Task[None] | None = None
     try:
         report = await examine(store, main.keyring, random=system_random)
         sealer = Sealer(main.keyring, system_random)
         node = Node(
-            store, lambda: sealer, report, clock=clock, lease=_AlwaysHolds(), options=_node_options(settings)
+            store, lambda: sealer, report, clock=clock, lease=_AlwaysHolds(), options=node_options(settings)
         )
         await main.cluster.admit(
             MemberInfo(
@@ -358,59 +307,6 @@ async def _poll(cluster: Cluster, watch: StoreWatch, instance_id: str) -> None:
         except DeltaError as exc:
             log.warning("the store could not be polled for changed schemas", code=exc.code)
         await asyncio.sleep(TEMPLATE_POLL_S)
-
-
-# -- values ----------------------------------------------------------------------------
-
-
-async def _open_store(settings: ProcessFlags, *, wait_s: float, memory: bool = False) -> Store:
-    """Open the configured store and wait until it answers. Raises StartupError."""
-    s3 = settings.s3
-    where: S3Settings | Path | None = None if memory else settings.shared_fs
-    if s3.enabled:
-        where = S3Settings(
-            endpoint=s3.endpoint or None,
-            bucket=s3.bucket,
-            region=s3.region,
-            access_key=s3.access_key or Secret(""),
-            secret_key=s3.secret_key or Secret(""),
-            path_style=s3.path_style,
-            allow_http=s3.endpoint.startswith("http://"),
-        )
-    store = await open_store(where, clock=clock, random=system_random)
-    try:
-        await wait_for_store(
-            store,
-            timeout_s=wait_s,
-            clock=clock,
-            on_wait=lambda exc: log.warning(
-                "the store does not answer yet", code=exc.code, detail=exc.detail
-            ),
-        )
-    except BaseException:
-        await store.close()
-        raise
-    return store
-
-
-def _node_options(settings: StoreFlags) -> NodeOptions:
-    return NodeOptions(
-        cache_bytes=settings.cache_bytes,
-        cache_entries=settings.cache_size,
-        cache_ttl_s=settings.cache_ttl,
-        meta_sidecar=settings.meta_sidecar,
-    )
-
-
-def _tls(settings: ProcessFlags) -> Tls | None:
-    tls = settings.tls
-    if not (tls.cert or tls.ca):
-        return None
-    return Tls(cert_path=str(tls.cert or ""), key_path=str(tls.key or ""), ca_path=str(tls.ca or ""))
-
-
-def _text(address: Address) -> str:
-    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
 
 
 def _role(role: str) -> joining.Role:

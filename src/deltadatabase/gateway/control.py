@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 import grpc.aio
 
 from deltadatabase.auth import join as joining
-from deltadatabase.auth.join import JoinContext, JoinToken
+from deltadatabase.auth.join import JoinContext, JoinPolicy
 from deltadatabase.clock import Clock, Random
 from deltadatabase.crypto.keyring import Keyring
 from deltadatabase.crypto.wrap import wrap
@@ -43,27 +42,6 @@ Process = Callable[[pb.ProcessRequest, ClientContext], Awaitable[pb.ProcessRespo
 Outbox = asyncio.Queue[pb.MainMessage | None]
 """Messages to a worker; None ends it."""
 Stream = grpc.aio.ServicerContext[pb.WorkerMessage, pb.MainMessage]
-
-
-@dataclass(frozen=True, slots=True)
-class JoinPolicy:
-    """Which join token a worker must prove (API.md, "Join token": the first that applies).
-
-    Attributes:
-        explicit: configured; then it alone counts.
-        directory: kept in the shared directory, for workers that use that directory.
-        s3: derived from the S3 secret key, for workers on S3.
-    """
-
-    explicit: JoinToken | None = field(default=None, repr=False)
-    directory: JoinToken | None = field(default=None, repr=False)
-    s3: JoinToken | None = field(default=None, repr=False)
-
-    def token_for(self, backend: str) -> JoinToken | None:
-        """Return the token to be proven; None: only the loopback interface is trusted."""
-        if self.explicit is not None:
-            return self.explicit
-        return self.directory if backend == "directory" else self.s3
 
 
 class ControlPlane(pb_grpc.MainWorkerServicer):
@@ -119,6 +97,9 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
                 asked, link_key, address = await self._admit(context)
             worker_id = asked.worker_id
             await self._serve_member(context, asked, link_key, address)
+        except asyncio.CancelledError:
+            # The server ends. gRPC would write a stack trace past our log; nothing runs after this.
+            log.debug("stream was cut", worker_id=worker_id)
         except TimeoutError:
             log.warning("worker did not finish joining in time", worker_id=worker_id, peer=context.peer())
         except DeltaError as exc:

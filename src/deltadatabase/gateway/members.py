@@ -251,9 +251,10 @@ class Cluster:
                 self.leave(instance_id)
 
     async def close(self) -> None:
-        """Cut every link."""
-        for membership in list(self._members.values()):
+        """End every stay and cut every link."""
+        for instance_id, membership in list(self._members.items()):
             await membership.link.close()
+            self.leave(instance_id)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -18,7 +18,7 @@ from deltadatabase.schema.bounds import inline_costs
 from deltadatabase.schema.graph import NOT_EVALUATED_KEYWORDS, REFERENCE_KEYWORDS, Draft, SchemaGraph
 
 METER_KEYWORD: Final = "x-deltadatabase-meter"
-_CALL_STEPS: Final = 25
+_CALL_STEPS: Final = 50
 _BYTES_PER_SIZE: Final = 64
 
 

@@ -43,8 +43,9 @@ class Wiring(ModuleType):
 @pytest.fixture
 def wiring(monkeypatch):
     fake = Wiring()
-    monkeypatch.setitem(sys.modules, "deltadatabase.cli.wiring", fake)
-    monkeypatch.setattr(deltadatabase.cli, "wiring", fake, raising=False)
+    for name in ("wiring", "worker"):
+        monkeypatch.setitem(sys.modules, f"deltadatabase.cli.{name}", fake)
+        monkeypatch.setattr(deltadatabase.cli, name, fake, raising=False)
     return fake
 
 

@@ -60,16 +60,16 @@ def all_to_all(size: int, applicator: str = "anyOf") -> dict[str, Any]:
 def judge(schema: object, document: object) -> str:
     """Compile and check within the time allowed; give the code of the refusal, if any."""
     text, body = json.dumps(schema).encode(), json.dumps(document).encode()
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         compiled = compile_schema(text)
-        assert time.perf_counter() - began < ENOUGH_S
-        began = time.perf_counter()
+        assert time.process_time() - began < ENOUGH_S
+        began = time.process_time()
         compiled.check("k", body)
     except Invalid as exc:
         return exc.code
     finally:
-        assert time.perf_counter() - began < ENOUGH_S
+        assert time.process_time() - began < ENOUGH_S
     return ""
 
 

@@ -325,13 +325,13 @@ def test_an_unexplained_refusal_says_so() -> None:
 def test_a_backtracking_trap_runs_in_linear_time() -> None:
     for schema in ({"pattern": "^(a+)+$"}, {"pattern": "^(a|a)*$"}, {"pattern": "(x+x+)+y"}):
         checker = compiled(schema)
-        began = time.perf_counter()
+        began = time.process_time()
         assert not allows(checker, "a" * 100_000 + "!x")
-        assert time.perf_counter() - began < 1
+        assert time.process_time() - began < 1
     names = compiled({"patternProperties": {"^(a+)+$": True}, "additionalProperties": False})
-    began = time.perf_counter()
+    began = time.process_time()
     assert not allows(names, {"a" * 100_000 + "!": 1})
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_numbers_beyond_a_machine_word_are_judged() -> None:

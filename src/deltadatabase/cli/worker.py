@@ -1,0 +1,40 @@
+"""The composition root of ``proc-worker``; apart, so that a worker does not load the REST side."""
+
+from __future__ import annotations
+
+import asyncio
+
+from deltadatabase import __version__
+from deltadatabase.cli import secrets
+from deltadatabase.cli.running import address_text, clock, node_options, open_configured_store, run, tls_of
+from deltadatabase.clock import system_random
+from deltadatabase.settings import WorkerSettings
+from deltadatabase.worker.server import WorkerOptions, WorkerServer
+
+
+def run_worker(settings: WorkerSettings) -> int:
+    """Run ``proc-worker`` until SIGTERM or SIGINT; return its exit code. Raises StartupError."""
+    return run(lambda stop: _worker(settings, stop))
+
+
+async def _worker(settings: WorkerSettings, stop: asyncio.Event) -> None:
+    server = WorkerServer(
+        WorkerOptions(
+            main_addr=address_text(settings.main_addr),
+            worker_id=settings.worker_id,
+            grpc_addr=address_text(settings.grpc_addr),
+            advertise_addr=address_text(settings.advertise_addr) if settings.advertise_addr else "",
+            backend="s3" if settings.s3.enabled else "directory",
+            token=lambda: secrets.worker_join_token(settings),
+            trusts_unproven=settings.main_addr.is_loopback and settings.join_token is None,
+            version=__version__,
+            node=node_options(settings),
+            drain_timeout_s=settings.drain_timeout,
+            tls=tls_of(settings),
+            message_bytes_max=settings.grpc_max_recv_msg_size,
+        ),
+        lambda: open_configured_store(settings, wait_s=settings.store_wait),
+        clock=clock,
+        random=system_random,
+    )
+    await server.run(stop)
