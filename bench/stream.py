@@ -111,8 +111,8 @@ async def client(port: int, callers: int, seconds: float, document_bytes: int) -
         prove=prove,
         verify=verify,
         random=system_random,
-        main_instance_id=lambda: "bench",
-        expected_worker_instance_id=lambda: "bench",
+        main_instance_id="bench",
+        expected_worker_instance_id="bench",
     )
     local = LocalLink(Answering(document_bytes, slow=False))
     async with channels.open_channel(address) as channel:

@@ -43,17 +43,29 @@ class ScriptedServer:
         self.answer = answer
         self.requests = 0
         self.endpoint = ""
+        self.connections: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            self.requests += 1
-            if self.answer is None:
-                await reader.read()
-            else:
-                writer.write(self.answer)
-                await writer.drain()
-        writer.close()
+        self.connections.add(asyncio.current_task())
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+                self.requests += 1
+                if self.answer is None:
+                    await reader.read()
+                else:
+                    writer.write(self.answer)
+                    await writer.drain()
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def close(self) -> None:
+        """Wait for every connection: one left open would be a warning in a later test."""
+        for connection in self.connections:
+            connection.cancel()
+        await asyncio.gather(*self.connections, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -62,7 +74,10 @@ async def scripted(answer: bytes | None) -> AsyncIterator[tuple[S3Objects, Scrip
     server = await asyncio.start_server(script.serve, "127.0.0.1", 0, family=socket.AF_INET)
     script.endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server:
-        yield S3Objects(settings(script.endpoint)), script
+        try:
+            yield S3Objects(settings(script.endpoint)), script
+        finally:
+            await script.close()
 
 
 def settings(endpoint: str, bucket: str = "some-bucket") -> S3Settings:

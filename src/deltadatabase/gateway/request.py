@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import chain
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -186,6 +187,7 @@ def check_local(fields: dict[bytes, bytes]) -> None:
             raise Denied("dev mode answers no page of another origin", code="foreign_origin")
 
 
+@lru_cache(maxsize=64)
 def is_loopback(authority: str) -> bool:
     """True when a ``host[:port]`` names this machine's loopback interface."""
     match = _AUTHORITY.fullmatch(authority)

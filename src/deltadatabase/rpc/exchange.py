@@ -82,7 +82,11 @@ class ExchangeService:
             _log.warning("a stream without a valid proof of the link key was refused")
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no valid proof of the link key")
         _log.info("a main worker opened its stream main_instance_id=%s", peer)
-        await _Exchange(self._handler, context, self._message_bytes_max, self._tasks).run()
+        try:
+            await _Exchange(self._handler, context, self._message_bytes_max, self._tasks).run()
+        except asyncio.CancelledError:
+            # The server ends. gRPC would write a stack trace past our log; nothing runs after this.
+            return
 
 
 class _Exchange:
