@@ -310,6 +310,27 @@ def test_serve_keeps_its_workers_running(started):
     assert [pid for pid in left if runs(pid)] == []
 
 
+def test_a_killed_server_leaves_no_worker_behind(started):
+    port = free_port()
+    serve = started.start("deltadb", "serve", "-workers=2", f"-rest-addr=127.0.0.1:{port}", "-data=db")
+    wait_until_ready(f"http://127.0.0.1:{port}", serve, workers=2)
+    left = children(serve)
+    serve.kill()
+    wait_for(lambda: not any(runs(pid) for pid in left), "the workers end, too")
+
+
+def test_a_worker_that_refuses_ends_the_server(started):
+    port = free_port()
+    arguments = ("serve", "-workers=1", f"-rest-addr=127.0.0.1:{port}", "-data=db")
+    first = started.start("deltadb", *arguments, environ={"MASTER_KEY": MASTER_KEY})
+    wait_until_ready(f"http://127.0.0.1:{port}", first)
+    ends(first)
+    other = started.start("deltadb", *arguments, environ={"MASTER_KEY": "b8" * 32})
+    assert other.wait() == 2
+    assert "deltadb serve: a proc worker refused to start" in other.output
+    assert "the master key is not the one" in other.output
+
+
 def test_serve_in_memory(started):
     port = free_port()
     url = f"http://127.0.0.1:{port}"

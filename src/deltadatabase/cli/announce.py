@@ -16,7 +16,7 @@ def announce_serve(settings: ServeSettings, *, rest_port: int, made: Made) -> No
     """Print the lines of ``deltadb serve`` on stdout."""
     url = base_url(settings, rest_port)
     rows = [("URL", url), ("docs", f"{url}/docs"), ("data", _where(settings)), *_keys(settings, made)]
-    _print("DeltaDatabase is running.", rows, url, settings)
+    _print("DeltaDatabase is running.", rows, url, settings, made)
 
 
 def announce_main(settings: MainSettings, *, rest_port: int, grpc_port: int, made: Made) -> None:
@@ -24,7 +24,8 @@ def announce_main(settings: MainSettings, *, rest_port: int, grpc_port: int, mad
     url = base_url(settings, rest_port)
     workers = f"proc-worker -main-addr={_host(settings.grpc_addr)}:{grpc_port}"
     rows = [("URL", url), ("docs", f"{url}/docs"), ("workers join", workers), *_keys(settings, made)]
-    _print("The main worker is running; it serves data once a proc worker has joined.", rows, url, settings)
+    title = "The main worker is running; it serves data once a proc worker has joined."
+    _print(title, rows, url, settings, made)
 
 
 def base_url(settings: RouterFlags, port: int) -> str:
@@ -33,10 +34,8 @@ def base_url(settings: RouterFlags, port: int) -> str:
     return f"{scheme}://{_host(settings.rest_addr)}:{port}"
 
 
-def _print(title: str, rows: list[tuple[str, str]], url: str, settings: RouterFlags) -> None:
-    header = (
-        "" if settings.dev else ' -H "Authorization: Bearer $(deltadb admin-key' + _state(settings) + ')"'
-    )
+def _print(title: str, rows: list[tuple[str, str]], url: str, settings: RouterFlags, made: Made) -> None:
+    header = "" if settings.dev else f' -H "Authorization: Bearer {_admin_key(settings, made)}"'
     lines = [title, *(f"  {name:<{WIDTH}}  {value}" for name, value in rows)]
     if settings.dev:
         lines.append(
@@ -71,8 +70,10 @@ def _file(path: Path | None, given: str) -> str:
     return given if path is None else str(path.resolve())
 
 
-def _state(settings: RouterFlags) -> str:
-    return f" -state-dir {settings.state_dir}" if settings.state_dir else ""
+def _admin_key(settings: RouterFlags, made: Made) -> str:
+    if made.admin_key is None:
+        return "$ADMIN_KEY"
+    return f"$(deltadb admin-key -state-dir {settings.state_path})"
 
 
 def _host(address: Address) -> str:

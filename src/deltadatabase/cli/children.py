@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from deltadatabase.telemetry.logging import get_logger
 RESTART_DELAY_S: Final = 1.0
 RESTART_DELAY_MAX_S: Final = 30.0
 REFUSED: Final = 2
+"""Exit code of a program that cannot start as configured."""
 NOT_FOR_CHILDREN: Final = ("MASTER_KEY", "MASTER_KEY_PREVIOUS", "ADMIN_KEY")
 
 log = get_logger(__name__)
@@ -30,6 +32,8 @@ class LocalWorkers:
     """
 
     def __init__(self, settings: ServeSettings, grpc_port: int, environ: Mapping[str, str]) -> None:
+        #: Set when a worker refused to start: it would refuse again.
+        self.refused = asyncio.Event()
         self._settings = settings
         self._grpc_port = grpc_port
         self._environ = {
@@ -57,6 +61,9 @@ class LocalWorkers:
         while True:
             started_s = asyncio.get_running_loop().time()
             code = await self._run_once(worker_id)
+            if code == REFUSED:
+                self.refused.set()
+                return
             if asyncio.get_running_loop().time() - started_s > RESTART_DELAY_MAX_S:
                 delay_s = RESTART_DELAY_S
             log.warning("a proc worker ended; it is started again", worker_id=worker_id, exit_code=code)
@@ -68,7 +75,8 @@ class LocalWorkers:
             sys.executable,
             "-m",
             "deltadatabase.cli",
-            "proc-worker",
+            "local-worker",
+            str(os.getpid()),
             *worker_arguments(self._settings, worker_id, self._grpc_port),
             env=self._environ,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -19,7 +18,7 @@ from deltadatabase.cli.running import address_text, clock, node_options, open_co
 from deltadatabase.clock import system_random
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.keyring import Keyring
-from deltadatabase.errors import DeltaError
+from deltadatabase.errors import DeltaError, StartupError
 from deltadatabase.gateway.app import GatewayOptions, create_app
 from deltadatabase.gateway.control import ControlPlane
 from deltadatabase.gateway.forwarding import Router
@@ -77,22 +76,21 @@ async def _main(settings: MainSettings, stop: asyncio.Event) -> None:
 async def _serve(settings: ServeSettings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         main = await stack.enter_async_context(_main_worker(settings))
+        workers: LocalWorkers | None = None
         if settings.workers:
             address = settings.grpc_addr or Address("127.0.0.1", 0)
             grpc_port = await stack.enter_async_context(main.control_plane(address))
             workers = LocalWorkers(settings, grpc_port, os.environ)  # noqa: TID251 - handed on, not read
             await stack.enter_async_context(workers.running())
-            engine: AbstractAsyncContextManager[None] = contextlib.nullcontext()
-        else:
-            engine = _embedded(settings, main)
         # REST is up first, so that /readyz tells what is being waited for; it also ends first.
         rest = await stack.enter_async_context(main.rest())
-        if not await _entered(engine, stack, stop):
+        if workers is None and not await _entered(_embedded(settings, main), stack, stop):
             return
-        if settings.workers and not await _first_member(main.cluster, stop):
+        if workers is not None and not await _first_member(main.cluster, workers, stop):
             return
         announce_serve(settings, rest_port=rest.port, made=main.made)
-        await stop.wait()
+        await _until(stop, *([workers.refused] if workers is not None else []))
+        _check_refused(workers)
         await rest.stop(settings.drain_timeout * REST_SHARE)
         log.info("server ends")
 
@@ -113,13 +111,27 @@ async def _entered(
     return False
 
 
-async def _first_member(cluster: Cluster, stop: asyncio.Event) -> bool:
-    """Wait until data is served; False when the wish to end came first."""
+async def _first_member(cluster: Cluster, workers: LocalWorkers, stop: asyncio.Event) -> bool:
+    """Wait until data is served; False when the wish to end came first. Raises StartupError."""
     while not all(check.passed for check in cluster.readiness()):
         if stop.is_set():
             return False
+        _check_refused(workers)
         await asyncio.sleep(0.05)
     return True
+
+
+def _check_refused(workers: LocalWorkers | None) -> None:
+    if workers is not None and workers.refused.is_set():
+        reason = "a proc worker refused to start; its own line above says why"
+        raise StartupError(reason, code="store_refused")
+
+
+async def _until(*events: asyncio.Event) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
 
 
 # -- the main worker -------------------------------------------------------------------

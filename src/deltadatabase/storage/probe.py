@@ -28,6 +28,7 @@ from deltadatabase.storage.mounts import filesystem_type
 from deltadatabase.storage.paths import PROBE
 
 RACERS: Final = 16
+RACE_S: Final = 1.0
 
 # Their locks or renames are not what commits need, or nobody can know.
 _UNSAFE_TYPES: Final = frozenset(
@@ -206,16 +207,23 @@ class _Probe:
         """Let many put at once under one condition: one wins, and its bytes stay."""
         # New bytes each time: most stores derive the etag from them.
         offers = [f"racer {number} for {condition}".encode() for number in range(RACERS)]
-        outcomes = await asyncio.gather(
-            *(self._store.put(path, offer, condition) for offer in offers),
-            return_exceptions=True,
-        )
+        puts = [asyncio.create_task(self._store.put(path, offer, condition)) for offer in offers]
+        # SeaweedFS lets losers wait for seconds. A store that ignores conditions does not: its
+        # second winner is there at once.
+        done, late = await asyncio.wait(puts, timeout=RACE_S)
+        if late and all(put.exception() for put in done):
+            await asyncio.wait(puts)
+        for put in puts:
+            put.cancel()
+        outcomes = await asyncio.gather(*puts, return_exceptions=True)
         pairs = list(zip(offers, outcomes, strict=True))
         winners = [offer for offer, outcome in pairs if isinstance(outcome, str)]
-        unknown = [offer for offer, outcome in pairs if isinstance(outcome, OutcomeUnknown)]
+        unknown = [
+            offer for offer, outcome in pairs if isinstance(outcome, OutcomeUnknown | asyncio.CancelledError)
+        ]
         for outcome in outcomes:
             if isinstance(outcome, BaseException) and not isinstance(
-                outcome, AlreadyExists | VersionMismatch | OutcomeUnknown
+                outcome, AlreadyExists | VersionMismatch | OutcomeUnknown | asyncio.CancelledError
             ):
                 raise outcome
         if len(winners) > 1:
