@@ -15,7 +15,7 @@ serve *arguments:
     {{bin}}/deltadb serve {{arguments}}
 
 # Everything that CI checks.
-check: fmt-check lint types imports proto-check test
+check: fmt-check lint types imports proto-check docs-check test
 
 # Format all sources.
 fmt:
@@ -46,6 +46,14 @@ proto:
 # Check that the generated protobuf modules fit the sources.
 proto-check:
     {{bin}}/python proto/generate.py --check
+
+# Write docs/configuration.md from the settings.
+docs:
+    {{bin}}/python docs/generate.py
+
+# Check that docs/configuration.md fits the settings.
+docs-check:
+    {{bin}}/python docs/generate.py --check
 
 # Run all tests; arguments are passed on: just test tests/unit -k ring
 test *arguments:

@@ -1,0 +1,64 @@
+"""Write docs/configuration.md from the settings: ``just docs``; with ``--check`` only compare."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from deltadatabase.settings import (
+    AdminKeySettings,
+    Flag,
+    MainSettings,
+    ServeSettings,
+    WorkerSettings,
+    flags_of,
+)
+
+TARGET = Path(__file__).parent / "configuration.md"
+PROGRAMS = (
+    ("main-worker", MainSettings),
+    ("proc-worker", WorkerSettings),
+    ("deltadb serve", ServeSettings),
+    ("deltadb admin-key", AdminKeySettings),
+)
+HEAD = """# Configuration
+
+Written from the settings by `just docs`; do not edit. Flags are spelled `-name=value`,
+`-name value` or `--name`; the command line outranks the environment. Durations: `500ms`,
+`1h30m`, `7d`. Sizes: `256MiB`. `:8080` is all IPv4 interfaces. Each secret may also come from
+a file: `-NAME-file`, or the variable with `_FILE` behind it.
+"""
+
+
+def row(flag: Flag) -> str:
+    """One line of a table."""
+    names = ", ".join(f"`-{name}`" for name in (flag.name, *flag.aliases))
+    default = flag.default_note or (f"`{flag.default}`" if flag.default else "")
+    text = f"{flag.help} (no effect: {flag.hidden})" if flag.hidden else flag.help
+    return f"| {names} | `{flag.env}` | {default} | {text.strip()} |"
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for program, settings in PROGRAMS:
+        flags = sorted((flag for _, flag in flags_of(settings)), key=lambda flag: flag.name)
+        table = ["| flag | environment | default | |", "|---|---|---|---|", *map(row, flags)]
+        parts.append(f"\n## {program}\n\n" + "\n".join(table) + "\n")
+    return "".join(parts)
+
+
+def main() -> int:
+    """Write or check; 1 where the page is out of date."""
+    text = page()
+    if "--check" not in sys.argv[1:]:
+        TARGET.write_text(text)
+        return 0
+    if TARGET.exists() and TARGET.read_text() == text:
+        return 0
+    print("docs/configuration.md is out of date: run `just docs`", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
