@@ -63,6 +63,10 @@ test *arguments:
 test-integration:
     {{bin}}/pytest -m integration
 
+# Search for broken promises in virtual time, under seeded faults: just sim -seeds 20000
+sim *arguments:
+    PYTHONPATH=tests {{bin}}/python -m sim.scenario {{arguments}}
+
 # Measure the database beside its baselines, in about 3 minutes: just bench -h
 bench *arguments:
     {{bin}}/python -m bench {{arguments}}
