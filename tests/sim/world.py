@@ -139,7 +139,7 @@ class Worker:
     member: bool = True
     killed: bool = False
     running: asyncio.Event = field(default_factory=asyncio.Event)
-    pending: set[asyncio.Future[Result]] = field(default_factory=set)
+    pending: dict[asyncio.Future[Result], None] = field(default_factory=dict)
 
     async def call(self, command: Command) -> Result:
         """The link: request and reply travel, and both may be lost."""
@@ -147,7 +147,7 @@ class Worker:
         if self.killed or not self.member:
             raise Unavailable("down", code="link_down")
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self.pending.add(answer)
+        self.pending[answer] = None  # In order: a seed is one history.
         task = asyncio.create_task(self._serve(command, answer))
         world.background.add(task)
         task.add_done_callback(world.background.discard)
@@ -159,7 +159,7 @@ class Worker:
         except TimeoutError:
             raise OutcomeUnknown("no answer in time", code="timeout") from None
         finally:
-            self.pending.discard(answer)
+            self.pending.pop(answer, None)
 
     async def _serve(self, command: Command, answer: asyncio.Future[Result]) -> None:
         rng = self.world.rng
