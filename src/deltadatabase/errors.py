@@ -15,10 +15,11 @@ from typing import ClassVar
 import msgspec
 
 
-class Issue(msgspec.Struct, frozen=True, gc=False):
+class Issue(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One reason why a schema refuses a document.
 
     Attributes:
+        key: the entity's key, where a request has several documents; else "".
         pointer: JSON Pointer (RFC 6901) to the place in the document.
         keyword: the JSON Schema keyword that failed.
         detail: the reason in words, without the document's values.
@@ -27,6 +28,7 @@ class Issue(msgspec.Struct, frozen=True, gc=False):
     pointer: str
     keyword: str
     detail: str
+    key: str = ""
 
 
 class DeltaError(Exception):

@@ -9,7 +9,9 @@ from deltadatabase.auth.join import JoinPolicy, JoinToken
 from deltadatabase.cli import keyfiles
 from deltadatabase.clock import system_random
 from deltadatabase.crypto.keyring import Keyring, MasterKey
+from deltadatabase.errors import StartupError
 from deltadatabase.settings import ProcessFlags, RouterFlags, WorkerSettings
+from deltadatabase.storage.paths import DATABASE_PATH
 from deltadatabase.telemetry.logging import get_logger
 
 CLUSTER_FOLDER = "cluster"
@@ -41,6 +43,7 @@ def main_secrets(settings: RouterFlags) -> tuple[Keyring, str | None, Made]:
         primary = MasterKey.from_hex(settings.master_key.reveal())
     else:
         master_file = settings.state_path / keyfiles.MASTER_KEY
+        _refuse_new_key_for_old_data(settings, master_file)
         text, created = keyfiles.load_or_create(
             master_file, lambda: MasterKey.generate(system_random).reveal().hex()
         )
@@ -64,8 +67,19 @@ def main_secrets(settings: RouterFlags) -> tuple[Keyring, str | None, Made]:
     return Keyring(primary, previous), admin_key, Made(master_file, admin_file)
 
 
+def _refuse_new_key_for_old_data(settings: RouterFlags, master_file: Path) -> None:
+    """A database in the directory was sealed with a key: a new one could open nothing of it."""
+    database = settings.shared_fs / DATABASE_PATH
+    if not master_file.exists() and not settings.s3.enabled and database.exists():
+        raise StartupError(
+            f"there is a database, but its master key is missing: restore {master_file} from its backup, "
+            "name its directory with -state-dir, or give -master-key",
+            code="wrong_master_key",
+        )
+
+
 def join_policy(settings: RouterFlags) -> JoinPolicy:
-    """Return which join tokens the main worker accepts (API.md, "Join token")."""
+    """Return which join tokens the main worker accepts (docs/decisions/0008)."""
     if settings.join_token is not None:
         return JoinPolicy(explicit=JoinToken.from_text(settings.join_token.reveal()))
     text, _ = keyfiles.load_or_create(_token_file(settings), lambda: JoinToken.generate(system_random).text())

@@ -18,6 +18,7 @@ def run_worker(settings: WorkerSettings) -> int:
 
 
 async def _worker(settings: WorkerSettings, stop: asyncio.Event) -> None:
+    secrets.worker_join_token(settings)  # An unusable one is better found now than at the first join.
     server = WorkerServer(
         WorkerOptions(
             main_addr=address_text(settings.main_addr),

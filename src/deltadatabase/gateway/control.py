@@ -94,8 +94,10 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         worker_id = ""
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                asked, link_key, address = await self._admit(context)
-            worker_id = asked.worker_id
+                asked = (await _receive(context, "join")).join
+                _check_join(asked)
+                worker_id = asked.worker_id
+                link_key, address = await self._admit(context, asked)
             await self._serve_member(context, asked, link_key, address)
         except asyncio.CancelledError:
             # The server ends. gRPC would write a stack trace past our log; nothing runs after this.
@@ -103,7 +105,9 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         except TimeoutError:
             log.warning("worker did not finish joining in time", worker_id=worker_id, peer=context.peer())
         except DeltaError as exc:
-            log.warning("worker refused", worker_id=worker_id, peer=context.peer(), code=exc.code)
+            log.warning(
+                "worker refused", worker_id=worker_id, peer=context.peer(), code=exc.code, detail=exc.detail
+            )
             await _send(
                 context,
                 pb.MainMessage(
@@ -113,19 +117,17 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
 
     # -- joining -----------------------------------------------------------------------
 
-    async def _admit(self, context: Stream) -> tuple[pb.Join, bytes, str]:
+    async def _admit(self, context: Stream, asked: pb.Join) -> tuple[bytes, str]:
         """Check the worker's proof, and hand it the wrapped keys.
 
         Returns:
-            What it said of itself, the link key, and the address of its data service.
+            The link key, and the address of the worker's data service.
 
         Raises:
             Unauthenticated: no valid proof.
             Denied: no join token is configured and it isn't on this machine.
             Invalid: malformed messages.
         """
-        asked = (await _receive(context, "join")).join
-        _check_join(asked)
         token = self._policy.token_for(asked.backend)
         if token is None and not is_same_user(context.peer()):
             raise Denied(
@@ -147,7 +149,10 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
             grpc_addr=asked.grpc_addr,
         )
         if token is not None and not joining.verify_worker(token, agreed, proof):
-            raise Unauthenticated("the join token was not proven; give both sides the same JOIN_TOKEN")
+            raise Unauthenticated(
+                "the join token was not proven; give both sides the same JOIN_TOKEN, or the same S3 secret "
+                "key, or the same -shared-fs"
+            )
         link_key = self._random(joining.LINK_KEY_BYTES)
         key_id = self._keyring.primary.key_id
         wrapped = wrap(
@@ -171,7 +176,7 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
             version=asked.version,
             proven=token is not None,
         )
-        return asked, link_key, reachable_address(asked.grpc_addr, context.peer())
+        return link_key, reachable_address(asked.grpc_addr, context.peer())
 
     # -- the membership ----------------------------------------------------------------
 

@@ -18,6 +18,8 @@ from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import (
     Conflict,
     DeltaError,
+    Invalid,
+    Issue,
     NotOwner,
     OutcomeUnknown,
     Overloaded,
@@ -27,6 +29,7 @@ from deltadatabase.errors import (
 from deltadatabase.gateway.revisions import Revisions
 from deltadatabase.limits import (
     BATCH_IN_FLIGHT_MAX,
+    BATCH_ISSUES_MAX,
     HELD_REQUESTS_MAX,
     MOVE_HOLD_S,
     REQUEST_TIMEOUT_MS,
@@ -301,9 +304,7 @@ class Router:
                     for command in commands
                 ]
             )
-            for outcome in outcomes:
-                if isinstance(outcome, DeltaError):
-                    raise outcome
+            _raise_refusals(commands, outcomes)
             hashes = {outcome.schema_hash for outcome in outcomes if isinstance(outcome, Result)}
             if len(hashes) == 1:
                 return hashes.pop()
@@ -505,6 +506,29 @@ class Router:
 
 
 EPOCHS_LOW: Final = 1000
+
+
+def _raise_refusals(commands: list[Command], outcomes: list[Result | DeltaError]) -> None:
+    """Raise what is wrong with the documents, naming each, or else the first other error."""
+    failed = [
+        (command.key, outcome)
+        for command, outcome in zip(commands, outcomes, strict=True)
+        if isinstance(outcome, DeltaError)
+    ]
+    refused = [(key, error) for key, error in failed if isinstance(error, Invalid)]
+    if refused:
+        issues = [
+            msgspec.structs.replace(issue, key=key)
+            for key, error in refused
+            for issue in (error.issues or (Issue("", "", error.detail),))
+        ]
+        raise Invalid(
+            f"{len(refused)} of {len(commands)} documents are refused; nothing was stored",
+            code=refused[0][1].code,
+            issues=tuple(issues[:BATCH_ISSUES_MAX]),
+        )
+    if failed:
+        raise failed[0][1]
 
 
 async def _gather(calls: list[Awaitable[Result]]) -> list[Result | DeltaError]:

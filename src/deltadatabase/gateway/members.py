@@ -126,12 +126,12 @@ class Cluster:
         placement = self._router.placement
         owned = placement is not None and not placement.orphans()
         return [
+            ReadinessCheck("store", True, "ok", "probed by each worker before it joined")
+            if failure is None and (serving or self._database_id)
+            else ReadinessCheck("store", False, *(failure or ("no_worker", "no worker has opened it yet"))),
             ReadinessCheck("workers", True, "ok", f"workers={len(self._members)}")
             if serving
             else ReadinessCheck("workers", False, "no_worker", "no worker has joined"),
-            ReadinessCheck("store", True, "ok", "probed by each worker before it joined")
-            if failure is None and (serving or self._database_id)
-            else ReadinessCheck("store", False, *(failure or ("not_probed", "no worker has opened it yet"))),
             ReadinessCheck("placement", True, "ok", f"epoch={placement.epoch}")
             if placement is not None and owned
             else ReadinessCheck("placement", False, "no_owner", "some shards have no owner"),

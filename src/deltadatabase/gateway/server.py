@@ -18,6 +18,7 @@ from granian.server.embed import Server
 from deltadatabase import limits
 from deltadatabase.errors import StartupError
 from deltadatabase.gateway.asgi import ASGIApp
+from deltadatabase.telemetry.logging import GRANIAN_LOGGING
 
 _BACKLOG: Final = 1024
 _CONNECTIONS_MAX: Final = 4096
@@ -132,7 +133,8 @@ class RestServer:
             "websockets": False,
             "backlog": _BACKLOG,
             "backpressure": _CONNECTIONS_MAX,
-            "log_enabled": False,
+            # Its own set-up writes to stdout, past our redaction.
+            "log_dictconfig": GRANIAN_LOGGING,
         }
         if self._tls is not None:
             options.update(

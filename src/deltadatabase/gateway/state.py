@@ -42,7 +42,8 @@ class ClusterState:
         except BlockingIOError:
             os.close(self._lock)
             raise StartupError(
-                "another main worker uses this state directory; stop it, or give -state-dir", code="locked"
+                "another main worker uses this state directory; stop it, or give this one another -data",
+                code="locked",
             ) from None
         except BaseException:
             os.close(self._lock)

@@ -27,7 +27,7 @@ from deltadatabase.settings.values import Secret, format_size, parse_address
 _Process = TypeVar("_Process", bound=ProcessFlags)
 
 _MASTER_KEY: Final = re.compile(r"[0-9A-Fa-f]{64}")
-_BEARER: Final = re.compile(r"[\x21-\x7e]{1,512}")
+_BEARER: Final = re.compile(r"[\x21-\x7e]{16,512}")
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _WORKER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}")
 
@@ -110,7 +110,7 @@ def _check_process(settings: ProcessFlags) -> None:
     if (settings.tls.cert is None) != (settings.tls.key is None):
         raise _bad("-tls-cert and -tls-key belong together: one is missing")
     if settings.join_token is not None and not _BEARER.fullmatch(settings.join_token.reveal()):
-        raise _bad("-join-token: printable ASCII characters without spaces only, at most 512")
+        raise _bad("-join-token: printable ASCII characters without spaces only, 16 to 512 of them")
     if (settings.s3.access_key is None) != (settings.s3.secret_key is None) and settings.s3.enabled:
         raise _bad("-s3-access-key and -s3-secret-key belong together: one is missing")
 
@@ -128,7 +128,7 @@ def _check_router(settings: RouterFlags) -> None:
     if _same_key(settings.master_key, settings.master_key_previous):
         raise _bad("-master-key and -master-key-previous are the same key")
     if settings.admin_key is not None and not _BEARER.fullmatch(settings.admin_key.reveal()):
-        raise _bad("-admin-key: printable ASCII characters without spaces only, at most 512")
+        raise _bad("-admin-key: printable ASCII characters without spaces only, 16 to 512 of them")
     if settings.dev and not settings.rest_addr.is_loopback:
         raise _bad("-dev switches authentication off: it needs a loopback -rest-addr such as 127.0.0.1:8080")
     if settings.dev and settings.admin_key is not None:

@@ -115,13 +115,13 @@ def test_an_unknown_command_is_one_line_and_exit_code_2(capsys):
 )
 def test_servers_get_their_settings_and_decide_the_exit_code(wiring, run, settings):
     wiring.end = 3
-    assert run(["-log-level=error"], {"JOIN_TOKEN": "t"}) == 3
+    assert run(["-log-level=error"], {"JOIN_TOKEN": "t" * 16}) == 3
     assert type(wiring.settings) is settings
-    assert wiring.settings.join_token.reveal() == "t"
+    assert wiring.settings.join_token.reveal() == "t" * 16
 
 
 def test_start_is_logged_once_with_the_settings_in_force(capsys, wiring):
-    assert run_main_worker(["-log-format=json", "-admin-key=hunter2", "-key-store=x"], {}) == 0
+    assert run_main_worker(["-log-format=json", "-admin-key=hunter2-hunter2-h", "-key-store=x"], {}) == 0
     out, err = capsys.readouterr()
     assert out == ""
     assert "hunter2" not in err

@@ -232,10 +232,13 @@ async def test_a_move_does_not_wait_for_ever(world: World) -> None:
 async def test_all_documents_are_checked_before_one_is_stored(world: World) -> None:
     await world.join("a", "b")
     documents = {str(number): b"1" for number in range(20)} | {"last": b"bad"}
-    with pytest.raises(Invalid):
+    documents["first"] = b"bad"
+    with pytest.raises(Invalid) as caught:
         await world.router.put("s", documents)
     assert world.store.objects == {}
-    del documents["last"]
+    assert [issue.key for issue in caught.value.issues] == ["last", "first"]
+    assert caught.value.detail.startswith("2 of 22 documents")
+    del documents["last"], documents["first"]
     results = await world.router.put("s", documents)
     assert list(results) == list(documents)
     assert all(result.version == 1 for result in results.values())

@@ -138,7 +138,7 @@ def test_flags_of_the_go_system_are_noted():
         (["-dev=false"], False),
         (["-rest-addr=:8080"], False),
         (["-rest-addr=10.0.0.1:8080"], False),
-        (["-admin-key=k"], False),
+        (["-admin-key=kkkkkkkkkkkkkkkk"], False),
     ],
 )
 def test_dev_mode_of_serve(arguments, dev):
@@ -146,14 +146,18 @@ def test_dev_mode_of_serve(arguments, dev):
 
 
 def test_dev_mode_heeds_the_environment():
-    assert not load_serve([], {"ADMIN_KEY": "k"}).dev
+    assert not load_serve([], {"ADMIN_KEY": "kkkkkkkkkkkkkkkk"}).dev
     assert not load_serve([], {"DELTADB_DEV": "false"}).dev
 
 
 @pytest.mark.parametrize("load", [load_serve, load_main])
 @pytest.mark.parametrize(
     "arguments",
-    [("-dev", "-rest-addr=:8080"), ("-dev", "-rest-addr=example.org:80"), ("-dev", "-admin-key=hunter2")],
+    [
+        ("-dev", "-rest-addr=:8080"),
+        ("-dev", "-rest-addr=example.org:80"),
+        ("-dev", "-admin-key=hunter2-hunter2-h"),
+    ],
 )
 def test_dev_mode_is_refused_where_others_could_use_it(load, arguments):
     detail = refused(load, *arguments)
@@ -183,7 +187,7 @@ def test_serve_refusals(arguments, words):
 
 def test_serve_combinations_that_work():
     assert load_serve(["-memory"], {}).memory
-    assert load_serve(["-memory", "-rest-addr=:1", "-admin-key=k"], {}).memory
+    assert load_serve(["-memory", "-rest-addr=:1", "-admin-key=kkkkkkkkkkkkkkkk"], {}).memory
     assert load_serve(["-memory", "-rest-addr=:1", "-state-dir=x"], {}).state_path == Path("x")
     assert load_serve(["-workers=2", "-grpc-addr=:1"], {}).grpc_addr == Address("0.0.0.0", 1)
 

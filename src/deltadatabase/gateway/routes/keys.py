@@ -15,8 +15,11 @@ from deltadatabase.auth.policy import Permission
 from deltadatabase.gateway.routes.access import AuthorizedRequest, Status, guard, read_json
 
 
-class NewKey(msgspec.Struct, frozen=True):
-    """A key to be made: ``expires_in`` like ``24h`` or ``7d``; ``schemas`` like ``["chat.*"]``."""
+class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A key to be made: `expires_in` like `24h` or `7d`; `schemas` like `["chat.*"]`.
+
+    Unknown members are refused: a misspelt limit would make a key without it.
+    """
 
     name: str = ""
     permissions: list[str] = []

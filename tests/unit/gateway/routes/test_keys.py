@@ -35,6 +35,7 @@ async def test_a_key_lives_from_its_creation_to_its_deletion(client: Client) -> 
 @pytest.mark.parametrize(
     "body",
     [
+        {"name": "a", "permissions": ["read"], "schema": ["chat.*"]},  # misspelt: would limit nothing
         {},
         {"name": "", "permissions": ["read"]},
         {"name": "a"},
