@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
+from granian.log import LogLevels
 from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server.embed import Server
 
@@ -135,6 +136,7 @@ class RestServer:
             "backpressure": _CONNECTIONS_MAX,
             # Its own set-up writes to stdout, past our redaction.
             "log_dictconfig": GRANIAN_LOGGING,
+            "log_level": LogLevels.error,
         }
         if self._tls is not None:
             options.update(
