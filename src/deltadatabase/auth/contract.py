@@ -19,7 +19,7 @@ _SCHEMA_PATTERN: Final = re.compile(r"[A-Za-z0-9_.*-]{1,100}")
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a login. ``expires_at`` is RFC 3339 in UTC. The ``repr`` hides the token."""
+    """The answer to a login. ``expires_at`` is RFC 3339 in UTC."""
 
     token: str
     client_id: str
@@ -31,7 +31,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CreatedKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A new API key; its secret is shown this once. The ``repr`` hides it.
+    """A new API key; its secret is shown this once.
 
     ``schemas`` is there only for a key that is limited to schema ids.
     """

@@ -97,14 +97,14 @@ _DATA: Final = (503, 504)
 OPERATIONS: Final = (
     Operation(
         "PUT", "/entity/{schema_id}", "Entities", "Write one or more entities", "write", Versions,
-        (400, 408, 413, *_DATA, 507),
+        (400, 408, 409, 413, *_DATA, 507),
         body={"type": "object", "minProperties": 1, "additionalProperties": True},
         body_example={"session_001": _CHAT},
         answer_example={"status": "ok", "versions": {"session_001": 1}},
         note=(
             "The body maps keys to documents. All are validated before any is stored. Documents whose "
             "key begins with '_' are metadata and are not validated unless the schema says "
-            '"x-validate-metadata": true.'
+            '"x-validate-metadata": true. Of a key that stands there twice, the last document counts.'
         ),
     ),
     Operation(
@@ -216,6 +216,8 @@ def document(version: str, *, public_schemas: bool = False) -> _Json:
     """Build the OpenAPI document. ``public_schemas`` as in the gateway's options."""
     types = [Versions, Problem, Status, Session, Login, Me, NewKey, CreatedKey, KeyInfo, Worker, Store]
     _, components = msgspec.json.schema_components([*types, Health, Ready], ref_template=_REF)
+    for component in components.values():
+        component["description"] = _for_readers(component.get("description", ""))
     paths: dict[str, _Json] = {}
     for operation in OPERATIONS:
         if public_schemas and (operation.method, operation.path) in _PUBLIC_SCHEMAS:
@@ -245,6 +247,11 @@ def document(version: str, *, public_schemas: bool = False) -> _Json:
             },
         },
     }
+
+
+def _for_readers(docstring: str) -> str:
+    """The first paragraph of a docstring, as prose: the rest is for who reads the code."""
+    return " ".join(docstring.split("\n\n", 1)[0].replace("``", "`").split())
 
 
 _PUBLIC_SCHEMAS: Final = frozenset({("GET", "/schema/{schema_id}"), ("GET", "/admin/schemas")})
@@ -338,9 +345,27 @@ def _content(shape: Any, example: Any) -> _Json:
     return content
 
 
+_MEANING: Final = {
+    400: "Malformed, or refused by the schema; `errors` then says where and why. Nothing was stored.",
+    401: "No valid credentials.",
+    403: "The credentials lack this right.",
+    404: "It does not exist.",
+    408: "The request did not arrive in time.",
+    409: "`template_invalid`: the stored template is not a valid JSON Schema. Nothing was stored.",
+    413: "Larger than the limit.",
+    429: "Too many failed logins; see Retry-After.",
+    431: "The headers are larger than the limit.",
+    500: "`integrity`: the stored object is damaged or was tampered with.",
+    503: "Not served now, and certainly nothing was changed; see Retry-After.",
+    504: "`outcome_unknown`: the write may have been applied; read before you try again.",
+    507: "The store is full or read-only; nothing was changed.",
+}
+"""What a client may conclude from each status."""
+
+
 def _problem(status: int) -> _Json:
     answer: _Json = {
-        "description": HTTPStatus(status).phrase,
+        "description": _MEANING[status],
         "content": {CONTENT_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}},
     }
     if status == 404:
