@@ -385,6 +385,8 @@ def test_a_rogue_is_not_admitted(guarded):
             last = heard(join, prove)[-1]
             assert last.refused.code in ("unauthenticated", "invalid"), last
             assert not last.refused.retry
+        # The proof itself is right: without a change it opens the door.
+        assert any(said.HasField("admitted") for said in heard(asked, lambda nonce: proof_for(asked, nonce)))
     members = httpx.get(f"{guarded.url}/admin/workers", headers=ADMIN).json()
     assert [member["worker_id"] for member in members] == ["one"]
 

@@ -89,6 +89,12 @@ def test_rights(served: tuple[str, str], channel: grpc.Channel) -> None:
     secret = httpx.post(f"{served[0]}/api/keys", json=body, headers=headers).json()["secret"]
     reader = Client(channel, secret)
     assert reader.refused(types_pb2.OP_GET, "open.a", "k")[0] is grpc.StatusCode.NOT_FOUND
+    admin = Client(channel, ADMIN_KEY)
+    for schema_id in ("open.a", "closed.a"):
+        admin(types_pb2.OP_SCHEMA_PUT, schema_id, document=b"{}")
+    assert list(reader(types_pb2.OP_SCHEMA_LIST, "").names) == ["open.a"]
+    for schema_id in ("open.a", "closed.a"):
+        admin(types_pb2.OP_SCHEMA_DELETE, schema_id)
     denied = grpc.StatusCode.PERMISSION_DENIED
     assert reader.refused(types_pb2.OP_GET, "closed.a", "k")[0] is denied
     assert reader.refused(types_pb2.OP_PUT, "open.a", "k", document=b"1")[0] is denied

@@ -93,7 +93,7 @@ def test_a_wrong_master_key_writes_nothing(started, tmp_path, request, backend):
     wrong = Cluster(started, store, tmp_path / "wrong-state", {"MASTER_KEY": OTHER_KEY})
     wrong.start_main()
     refused(wrong.start_worker("proc-1", "-log-level=error"), "master key")
-    assert not_ready(wrong.url) == "no_worker"
+    assert not_ready(wrong.url) == "wrong_master_key"
     checks = {check["name"]: check["code"] for check in probe(wrong.url, "/readyz")[1]["checks"]}
     assert checks["store"] == "wrong_master_key"
     assert probe(wrong.url, "/livez")[0] == 200
@@ -129,7 +129,7 @@ def test_a_worker_without_the_join_token_learns_nothing(started, tmp_path):
     cluster = Cluster(started, [f"-shared-fs={tmp_path / 'db'}"], tmp_path / "state", environ)
     cluster.start_main()
     without = cluster.start_worker("proc-1", "-log-level=error")
-    wrong = cluster.start_worker("proc-2", "-log-level=error", environ={"JOIN_TOKEN": "another-token"})
+    wrong = cluster.start_worker("proc-2", "-log-level=error", environ={"JOIN_TOKEN": "not-the-same-token"})
     refused(without, "join token")
     refused(wrong, "join token")
     for proof in (b"", bytes(32)):

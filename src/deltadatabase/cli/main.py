@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -167,6 +168,8 @@ def _serve(
     run: Callable[[_Server], int],
 ) -> int:
     def body() -> int:
+        # Until the server has its own handler: an end asked for during the start is a clean one.
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(EXIT_OK))
         settings = load(arguments, environ)
         configure(settings.log_level, settings.log_format, colour="NO_COLOR" not in environ)
         changed = describe(settings, changed_only=True)

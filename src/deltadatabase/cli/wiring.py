@@ -272,6 +272,8 @@ async def _main_worker(settings: RouterFlags) -> AsyncIterator[MainWorker]:
 class _AlwaysHolds:
     """The lease of a worker in the router's own process: nothing can come between the two."""
 
+    membership = 0
+
     def holds(self) -> bool:
         return True
 

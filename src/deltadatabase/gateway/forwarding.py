@@ -41,6 +41,7 @@ from deltadatabase.placement.membership import Member, Placement
 from deltadatabase.placement.ring import shard_of
 
 RETRY_PAUSE_S: Final = 0.02
+READ_LOSSES_MAX: Final = 3
 RESEND_CODES: Final = frozenset({"link_down", "not_owner"})
 """Codes of ``Unavailable`` that a look at the present owner can cure."""
 
@@ -313,10 +314,15 @@ class Router:
     async def _read(self, command: Command) -> Result:
         """Send a command that changes nothing until a reply counts or the time is up."""
         deadline = self._clock.monotonic_s() + self._timeout_s
+        losses = 0
         while True:
             try:
                 result, current = await self._send(command, deadline)
             except OutcomeUnknown as exc:
+                losses += 1
+                if losses >= READ_LOSSES_MAX:
+                    # Perhaps the request itself is what workers die of.
+                    raise Unavailable("the workers were lost while they had this request") from exc
                 await self._pause(deadline, exc)
             except Unavailable as exc:
                 if exc.code not in RESEND_CODES:

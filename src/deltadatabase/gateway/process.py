@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 import grpc.aio
 
-from deltadatabase.auth.policy import Permission, Principal, require
+from deltadatabase.auth.policy import Permission, Principal, reaches, require
 from deltadatabase.errors import DeltaError, Invalid, TooLarge
 from deltadatabase.gateway.forwarding import Router
 from deltadatabase.model import Op, Result
@@ -72,13 +72,15 @@ class ClientCalls:
         if len(request.document) > self._document_bytes_max:
             raise TooLarge(f"the document is larger than {self._document_bytes_max} bytes")
         result = await self._execute(op, request)
+        # A key that is limited to schema ids learns of no others.
+        names = [name for name in result.names if reaches(principal, name)]
         return pb.ProcessResponse(
             version=result.version,
             etag=result.etag,
             updated_ms=result.updated_ms,
             document=result.document,
             created=result.created,
-            names=result.names,
+            names=names,
         )
 
     async def _execute(self, op: Op, request: pb.ProcessRequest) -> Result:

@@ -99,14 +99,21 @@ class CompiledSchema:
         "_is_valid",
         "_metered",
         "_schema",
+        "_text_bytes",
         "_validator",
         "hash",
     )
 
     def __init__(
-        self, hash: str, schema: dict[str, Any] | bool, graph: SchemaGraph, cost: SchemaCost
+        self,
+        hash: str,
+        schema: dict[str, Any] | bool,
+        graph: SchemaGraph,
+        cost: SchemaCost,
+        text_bytes: int,
     ) -> None:
         self.hash = hash
+        self._text_bytes = text_bytes
         self._schema = schema
         self._graph = graph
         self._cost = cost
@@ -150,7 +157,10 @@ class CompiledSchema:
 
     def _issues(self, value: object, value_count: int) -> tuple[Issue, ...]:
         """Say why a document is refused, as far as the limits allow to find out."""
-        if self._cost.explainable(value_count, _depth(value)):
+        # Each failure carries a copy of the keyword's value out of the library: a large `const` or
+        # `enum` times a long array would be gigabytes.
+        copied = value_count * self._text_bytes
+        if copied <= limits.ISSUE_BYTES_MAX and self._cost.explainable(value_count, _depth(value)):
             # Several references to one subschema report the same failure several times.
             different = dict.fromkeys(map(_issue, self._validator.iter_errors(value)))
             return tuple(islice(different, limits.ISSUES_MAX))
@@ -185,16 +195,17 @@ def compile_schema(text: bytes) -> CompiledSchema:
         Invalid: ``invalid_schema``: not JSON, not a schema, outside of the bounds, or with a
             reference that leads out of the text; with issues where the schema's own grammar refuses it.
     """
+    # First: what an S3 client puts there may be of any size.
+    if len(text) > limits.DOCUMENT_BYTES_MAX_DEFAULT:
+        raise refusal(f"the schema is too large bytes_max={limits.DOCUMENT_BYTES_MAX_DEFAULT}")
     try:
         schema = check_document(text)
     except Invalid as exc:
         raise Invalid(f"the schema is not json: {exc.detail}", code="invalid_schema") from None
     if not isinstance(schema, (dict, bool)):
         raise refusal("a schema is an object or a boolean")
-    if len(text) > limits.DOCUMENT_BYTES_MAX_DEFAULT:
-        raise refusal(f"the schema is too large bytes_max={limits.DOCUMENT_BYTES_MAX_DEFAULT}")
     graph = read_graph(schema)
-    return CompiledSchema(hashlib.sha256(text).hexdigest(), schema, graph, measure(graph))
+    return CompiledSchema(hashlib.sha256(text).hexdigest(), schema, graph, measure(graph), len(text))
 
 
 def _build(

@@ -54,7 +54,8 @@ def load_serve(arguments: Sequence[str], environ: Mapping[str, str]) -> ServeSet
     settings, given = Given(ServeSettings, arguments, environ).build(ServeSettings)
     settings = _with_s3(dataclasses.replace(settings, notes=with_notes(settings)))
     if "dev" not in given:
-        open_to_all = settings.rest_addr.is_loopback and settings.admin_key is None
+        listeners = [settings.rest_addr, *([settings.grpc_addr] if settings.grpc_addr else [])]
+        open_to_all = settings.admin_key is None and all(address.is_loopback for address in listeners)
         settings = dataclasses.replace(settings, dev=open_to_all)
     check_serve(settings)
     return settings
@@ -131,6 +132,9 @@ def _check_router(settings: RouterFlags) -> None:
         raise _bad("-admin-key: printable ASCII characters without spaces only, 16 to 512 of them")
     if settings.dev and not settings.rest_addr.is_loopback:
         raise _bad("-dev switches authentication off: it needs a loopback -rest-addr such as 127.0.0.1:8080")
+    grpc_addr = getattr(settings, "grpc_addr", None)
+    if settings.dev and grpc_addr is not None and not grpc_addr.is_loopback:
+        raise _bad("-dev switches authentication off: it needs a loopback -grpc-addr such as 127.0.0.1:50051")
     if settings.dev and settings.admin_key is not None:
         raise _bad("-dev and -admin-key contradict each other: leave one out")
     largest = settings.grpc_max_recv_msg_size - limits.STREAM_BATCH_BYTES_MAX

@@ -221,6 +221,20 @@ class GroupCommitter:
         """Put the staged contents in place; return the commits whose lock is held elsewhere."""
         busy: list[Commit] = []
         renamed: list[Commit] = []
+        folders: dict[Path, int] = {}
+        try:
+            self._install_each(staged, busy, renamed, folders)
+            for fd in folders.values():
+                _sync_or_die(fd)
+        finally:
+            for fd in folders.values():
+                os.close(fd)
+        self._answers += [(commit, commit.etag) for commit in renamed]
+        return busy
+
+    def _install_each(
+        self, staged: list[Commit], busy: list[Commit], renamed: list[Commit], folders: dict[Path, int]
+    ) -> None:
         for commit in staged:
             try:
                 lock = os.open(commit.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -229,7 +243,7 @@ class GroupCommitter:
                 continue
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._replace(commit)
+                self._replace(commit, folders)
                 renamed.append(commit)
             except BlockingIOError:
                 if self._clock.monotonic_s() < commit.deadline_s:
@@ -242,12 +256,8 @@ class GroupCommitter:
                 self._refuse(commit, exc)
             finally:
                 os.close(lock)
-        for folder in {commit.target.parent for commit in renamed}:
-            _sync_or_die(folder)
-        self._answers += [(commit, commit.etag) for commit in renamed]
-        return busy
 
-    def _replace(self, commit: Commit) -> None:
+    def _replace(self, commit: Commit, folders: dict[Path, int]) -> None:
         """Compare and rename, under the lock."""
         if commit.condition is not When.ALWAYS:
             try:
@@ -258,13 +268,20 @@ class GroupCommitter:
                 raise AlreadyExists("an object of this name exists")
             if commit.condition is not When.ABSENT and current != commit.condition:
                 raise VersionMismatch("the object changed")
-        self._make_folder(commit.target.parent)
+        folder = commit.target.parent
+        self._make_folder(folder)
+        # Opened before the rename: whatever prevents it (no descriptor is left, the folder is
+        # gone) is a refusal that changed nothing. Afterwards only the sync itself can fail.
         try:
+            _open_once(folder, folders)
             _move(commit)
         except FileNotFoundError:
             # Somebody removed the folder since.
+            if (stale := folders.pop(folder, None)) is not None:
+                os.close(stale)
             self._durable_folders = {self._root}
-            self._make_folder(commit.target.parent)
+            self._make_folder(folder)
+            _open_once(folder, folders)
             _move(commit)
 
     def _make_folder(self, folder: Path) -> None:
@@ -272,8 +289,12 @@ class GroupCommitter:
         if folder in self._durable_folders:
             return
         self._make_folder(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        _sync_or_die(folder.parent)
+        parent = _open_folder(folder.parent)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            _sync_or_die(parent)
+        finally:
+            os.close(parent)
         self._durable_folders.add(folder)
 
     def _refuse(self, commit: Commit, cause: OSError | DeltaError) -> None:
@@ -296,11 +317,20 @@ class _Fatal(Exception):
     """A sync failed."""
 
 
-def _sync_or_die(folder: Path) -> None:
+def _sync_or_die(fd: int) -> None:
     try:
-        sync_folder(folder)
+        os.fsync(fd)
     except OSError as exc:
         _die(exc)
+
+
+def _open_folder(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _open_once(folder: Path, folders: dict[Path, int]) -> None:
+    if folder not in folders:
+        folders[folder] = _open_folder(folder)
 
 
 def _die(exc: OSError) -> NoReturn:
@@ -336,7 +366,7 @@ def _write_new(path: Path, data: bytes) -> int:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable. Raises OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = _open_folder(folder)
     try:
         os.fsync(fd)
     finally:

@@ -49,14 +49,16 @@ class MembershipLease:
     clock: Clock
     timeout_s: float = MEMBERSHIP_TIMEOUT_S
     renewed_s: float = float("-inf")
+    membership: int = 0
 
     def holds(self) -> bool:
         """Whether an answered heartbeat was sent less than the timeout ago."""
         return self.clock.monotonic_s() - self.renewed_s < self.timeout_s
 
     def end(self) -> None:
-        """Give the lease up."""
+        """Give the lease up; the next membership is another one."""
         self.renewed_s = float("-inf")
+        self.membership += 1
 
 
 @dataclass(slots=True)

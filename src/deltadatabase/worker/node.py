@@ -73,6 +73,8 @@ class Node:
         )
         self.schemas = SchemaRegistry(self.templates)
         self._store = store
+        self._clock = clock
+        self._lease = lease
         self._sidecar = (
             MetaSidecar(store, lambda sealed: sealer().meta_json(sealed)) if options.meta_sidecar else None
         )
@@ -90,11 +92,12 @@ class Node:
             case Op.SCHEMA_GET:
                 return await self._schema_get(command.schema_id)
             case Op.SCHEMA_PUT:
+                may_put = self._until(command)
                 compiled = await _compile(command.document)
-                await self.templates.replace(command.schema_id, command.document)
+                await self.templates.replace(command.schema_id, command.document, may_put)
                 return Result(schema_hash=compiled.hash)
             case Op.SCHEMA_DELETE:
-                await self.templates.remove(command.schema_id)
+                await self.templates.remove(command.schema_id, self._until(command))
                 return Result()
             case Op.SCHEMA_LIST:
                 return Result(names=await self.templates.schema_ids())
@@ -119,6 +122,16 @@ class Node:
     async def close(self) -> None:
         """Release the store. Call ``settle`` first."""
         await self._store.close()
+
+    def _until(self, command: Command) -> Callable[[], bool]:
+        """Return whether work on this command may still change the store: asked again and again."""
+        membership = self._lease.membership
+        deadline_s = self._clock.monotonic_s() + command.timeout_ms / 1000
+        return lambda: (
+            self._lease.holds()
+            and self._lease.membership == membership
+            and self._clock.monotonic_s() < deadline_s
+        )
 
     async def _schema_get(self, schema_id: str) -> Result:
         text = await self.templates.template(schema_id)

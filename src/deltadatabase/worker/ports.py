@@ -43,4 +43,9 @@ class Schemas(Protocol):
 class Lease(Protocol):
     """Whether this worker may still issue writes: its membership is known to be alive."""
 
+    @property
+    def membership(self) -> int:
+        """Counts the memberships; work of an earlier one must not be finished in a later one."""
+        ...
+
     def holds(self) -> bool: ...

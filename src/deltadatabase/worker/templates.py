@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from deltadatabase.errors import AlreadyExists, NotFound, OutcomeUnknown, Overloaded, VersionMismatch
+from deltadatabase.errors import (
+    AlreadyExists,
+    NotFound,
+    NotOwner,
+    OutcomeUnknown,
+    Overloaded,
+    VersionMismatch,
+)
 from deltadatabase.limits import COMMIT_ATTEMPTS_MAX, LIST_PAGE_MAX
 from deltadatabase.storage.base import Condition, ObjectInfo, Store, When
 from deltadatabase.storage.paths import FILES, TEMPLATES, parse_template_path, template_path
@@ -23,10 +30,14 @@ class Templates:
         except NotFound:
             return None
 
-    async def replace(self, schema_id: str, text: bytes) -> None:
-        """Store a template. Conditional, so that a late put cannot undo a newer one.
+    async def replace(self, schema_id: str, text: bytes, may_put: Callable[[], bool]) -> None:
+        """Store a template.
+
+        Conditional on what was just read, and asked of ``may_put`` before each put: so neither a
+        put that lands late nor a worker that was stopped in between undoes a newer template.
 
         Raises:
+            NotOwner: ``may_put`` says no; nothing was stored.
             OutcomeUnknown: the store did not say whether it was stored.
             Overloaded: others kept replacing it.
         """
@@ -40,6 +51,8 @@ class Templates:
                 if stored.data == text:
                     return
                 condition = stored.etag
+            if not may_put():
+                raise NotOwner("membership is not known to be alive")
             try:
                 await self._store.put(path, text, condition)
             except (AlreadyExists, VersionMismatch):
@@ -51,13 +64,15 @@ class Templates:
             return
         raise Overloaded("others kept replacing this schema", code="contended")
 
-    async def remove(self, schema_id: str) -> None:
-        """Remove a template. Raises NotFound when there is none."""
+    async def remove(self, schema_id: str, may_delete: Callable[[], bool]) -> None:
+        """Remove a template. Raises NotFound when there is none, NotOwner like ``replace``."""
         path = template_path(schema_id)
         try:
             await self._store.head(path)
         except NotFound:
             raise NotFound("there is no such schema", code="schema_not_found") from None
+        if not may_delete():
+            raise NotOwner("membership is not known to be alive")
         await self._store.delete(path)
 
     async def snapshot(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -373,3 +374,27 @@ def test_our_own_templates_do_what_their_titles_say() -> None:
     assert not allows(schemas["invoice.v1"], {**good["invoice.v1"], "issued_on": "22.11.2026"})
     reading = {name: value for name, value in good["sensor-reading.v1"].items() if name != "unit"}
     assert not allows(schemas["sensor-reading.v1"], reading)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"items": {"const": "x" * 900_000}},
+        {"items": {"enum": [f"value {number}" for number in range(20_000)]}},
+        {"items": {"not": {"const": "q", "description": "y" * 900_000}}},
+        {"items": {"type": "string"}, "properties": {}, "description": "y" * 900_000},
+    ],
+)
+def test_explaining_a_refusal_costs_little_memory_whatever_the_keyword(schema: dict[str, object]) -> None:
+    """Each failure copies the keyword's value: a large one times a long array was gigabytes."""
+    compiled = compile_schema(json.dumps(schema).encode())
+    document = b'["q"' + b',"q"' * 40_000 + b",1]"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(Invalid):
+        compiled.check("k", document)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
+
+
+def test_a_text_of_any_size_is_refused_before_it_is_read() -> None:
+    with pytest.raises(Invalid, match="too large"):
+        compile_schema(b"[" * 50_000_000)

@@ -242,3 +242,11 @@ def test_where_the_admin_key_is_looked_for():
     assert load_admin_key(["-state-dir=s"], {}).state_path == Path("s")
     assert load_admin_key(["-data", "d"], {}).state_path == Path("d/_state")
     assert load_admin_key([], {"DELTADB_STATE_DIR": "s"}).state_path == Path("s")
+
+
+def test_dev_mode_needs_a_loopback_grpc_address_too():
+    with pytest.raises(StartupError) as caught:
+        load_main(["-dev", "-grpc-addr=:50051"], {})
+    assert "-grpc-addr" in caught.value.detail
+    assert not load_serve(["-workers=1", "-grpc-addr=:50051"], {}).dev
+    assert load_serve(["-workers=1", "-grpc-addr=127.0.0.1:50051"], {}).dev

@@ -308,3 +308,40 @@ async def test_a_place_that_is_no_directory_is_refused(tmp_path: Path, clock: Fa
         DirectoryObjects(tmp_path / "file" / "data", clock=clock, random=SeededRandom())
     assert caught.value.code == "store_refused"
     assert str(tmp_path) not in caught.value.detail
+
+
+async def test_no_descriptor_left_is_a_refusal_and_not_the_end(
+    store: DirectoryObjects, fatal: Fatal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etag = await store.put(PATH, b"one", When.ABSENT)
+    real = os.open
+
+    def none_left(path: str, flags: int, *more: int, **named: int) -> int:
+        if flags & os.O_DIRECTORY:
+            raise OSError(errno.EMFILE, "too many open files")
+        return real(path, flags, *more, **named)
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "open", none_left)
+        for path, condition in ((PATH, etag), ("files/new/b.json.enc", When.ABSENT)):
+            with pytest.raises(Unavailable):
+                await store.put(path, b"two", condition)
+    assert fatal.reasons == []
+    assert (await store.get(PATH)).data == b"one"
+    await store.put(PATH, b"two", etag)
+
+
+async def test_a_directory_that_goes_and_comes_back_ends_nothing(
+    store: DirectoryObjects, fatal: Fatal
+) -> None:
+    etag = await store.put(PATH, b"one", When.ABSENT)
+    away = store.root.with_name("away")
+    store.root.rename(away)
+    with pytest.raises((Unavailable, OutcomeUnknown, NotFound)):
+        await store.put(PATH, b"two", etag)
+    if store.root.exists():
+        store.root.rmdir()
+    away.rename(store.root)
+    assert fatal.reasons == []
+    assert (await store.get(PATH)).data == b"one"
+    await store.put(PATH, b"two", etag)
