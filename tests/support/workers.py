@@ -37,9 +37,6 @@ class Schemas:
         await asyncio.sleep(0)
         return self.schema
 
-    def reset(self) -> None:
-        """Nothing is kept."""
-
 
 class Lease:
     def __init__(self) -> None:

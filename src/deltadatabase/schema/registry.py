@@ -35,10 +35,9 @@ class SchemaSource(Protocol):
 class _Fetch:
     """One read of a template, begun when ``revision`` was the newest one known."""
 
-    __slots__ = ("generation", "revision", "task")
+    __slots__ = ("revision", "task")
 
-    def __init__(self, generation: int, revision: int, task: asyncio.Task[CompiledSchema | Conflict]) -> None:
-        self.generation = generation
+    def __init__(self, revision: int, task: asyncio.Task[CompiledSchema | Conflict]) -> None:
         self.revision = revision
         self.task = task
 
@@ -63,7 +62,6 @@ class SchemaRegistry:
         self._by_hash: OrderedDict[str, CompiledSchema | Conflict] = OrderedDict()
         self._fetches: dict[str, _Fetch] = {}
         self._tasks: set[asyncio.Task[CompiledSchema | Conflict]] = set()
-        self._generation = 0
 
     def cached(self, schema_id: str, revision: int) -> CompiledSchema | None:
         """Give the schema at ``revision`` or a later one; None when it must be fetched.
@@ -86,29 +84,18 @@ class SchemaRegistry:
             Conflict: ``template_invalid``: what is stored is not a valid schema.
             DeltaError: whatever the source raises; nothing is remembered then.
         """
-        while (schema := self.cached(schema_id, revision)) is None:
+        schema = self.cached(schema_id, revision)
+        if schema is None:
             fetch = self._fetches.get(schema_id)
-            if fetch is None or fetch.generation != self._generation or fetch.revision < revision:
+            if fetch is None or fetch.revision < revision:
                 fetch = self._begin(schema_id, revision)
-            # A fetch that a reset overtook installs nothing: its callers go round again.
-            result = await asyncio.shield(fetch.task)
-            if fetch.generation == self._generation:
-                return _usable(result)
+            return _usable(await asyncio.shield(fetch.task))
         return schema
 
-    def reset(self) -> None:
-        """Forget which revisions are known: the worker (re)joins, and numbers may mean other changes.
-
-        Fetches under way install nothing. Compiled forms stay, since their hash names them.
-        """
-        self._generation += 1
-        self._in_force.clear()
-        self._fetches.clear()
-
     def _begin(self, schema_id: str, revision: int) -> _Fetch:
-        task = asyncio.get_running_loop().create_task(self._fetch(schema_id, revision, self._generation))
+        task = asyncio.get_running_loop().create_task(self._fetch(schema_id, revision))
         self._tasks.add(task)  # The loop itself holds tasks only weakly.
-        fetch = _Fetch(self._generation, revision, task)
+        fetch = _Fetch(revision, task)
         self._fetches[schema_id] = fetch
 
         def end(done: asyncio.Task[CompiledSchema | Conflict]) -> None:
@@ -121,11 +108,11 @@ class SchemaRegistry:
         task.add_done_callback(end)
         return fetch
 
-    async def _fetch(self, schema_id: str, revision: int, generation: int) -> CompiledSchema | Conflict:
+    async def _fetch(self, schema_id: str, revision: int) -> CompiledSchema | Conflict:
         text = await self._source.template(schema_id)
         schema = UNVALIDATED if text is None else await self._compiled(text)
         known = self._in_force.get(schema_id)
-        if generation == self._generation and (known is None or known[0] <= revision):
+        if known is None or known[0] <= revision:
             _remember(self._in_force, schema_id, (revision, schema), self._revision_count_max)
         return schema
 

@@ -37,8 +37,6 @@ class Schemas(Protocol):
 
     async def get(self, schema_id: str, revision: int) -> CheckedSchema: ...
 
-    def reset(self) -> None: ...
-
 
 class Lease(Protocol):
     """Whether this worker may still issue writes: its membership is known to be alive."""

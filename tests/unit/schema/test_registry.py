@@ -77,10 +77,8 @@ async def test_unchanged_bytes_are_not_compiled_again() -> None:
     first = await registry.get("a", 1)
     assert await registry.get("a", 2) is first
     assert await registry.get("b", 1) is first
-    registry.reset()
-    assert registry.cached("a", 2) is None
-    assert await registry.get("a", 0) is first
-    assert source.reads == 4
+    assert registry.cached("a", 3) is None
+    assert source.reads == 3
 
 
 async def test_concurrent_fetches_are_one() -> None:
@@ -124,40 +122,6 @@ async def test_a_late_old_fetch_does_not_replace_a_newer_one() -> None:
     assert title(OLD)(await before)
     assert title(NEW)(registry.cached("a", 2))
     assert title(NEW)(await registry.get("a", 1))
-    assert len(source.reads) == 2
-
-
-async def test_a_reset_overtakes_fetches_under_way() -> None:
-    source = Source()
-    registry = SchemaRegistry(source)
-    waiting = asyncio.create_task(registry.get("a", 1))
-    await settle()
-    registry.reset()
-    source.answer(0, OLD)
-    await settle()
-    assert registry.cached("a", 0) is None
-    assert not waiting.done()
-    assert len(source.reads) == 2
-    source.answer(1, NEW)
-    assert title(NEW)(await waiting)
-    assert title(NEW)(registry.cached("a", 1))
-
-
-async def test_a_reset_separates_fetches_of_equal_revision() -> None:
-    source = Source()
-    registry = SchemaRegistry(source)
-    before = asyncio.create_task(registry.get("a", 1))
-    await settle()
-    registry.reset()
-    after = asyncio.create_task(registry.get("a", 1))
-    await settle()
-    assert len(source.reads) == 2
-    source.answer(0, OLD)
-    await settle()
-    assert not before.done()
-    assert not after.done()
-    source.answer(1, NEW)
-    assert all(map(title(NEW), await asyncio.gather(before, after)))
     assert len(source.reads) == 2
 
 
