@@ -14,13 +14,14 @@ import grpc.aio
 import msgspec
 from google.protobuf.message import DecodeError
 
+from deltadatabase import limits
 from deltadatabase.clock import Random
 from deltadatabase.errors import Unauthenticated
 from deltadatabase.rpc import link
 from deltadatabase.rpc.pb.proc_worker_pb2 import EncodedReplyBatch, EncodedRequestBatch, Hello, Welcome
 
 NONCE_BYTES: Final = 32
-HANDSHAKE_TIMEOUT_S: Final = 5.0
+HANDSHAKE_TIMEOUT_S: Final = limits.HANDSHAKE_TIMEOUT_S
 ROLE_MAIN: Final = "main"
 ROLE_WORKER: Final = "worker"
 
