@@ -61,13 +61,22 @@ class Router:
         clock: monotonic time for deadlines.
         random: write ids.
         timeout_ms: time for one request of a client.
+        move_hold_s: for how long requests wait at the most while their shard moves.
     """
 
-    def __init__(self, *, clock: Clock, random: Random, timeout_ms: int = REQUEST_TIMEOUT_MS) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        random: Random,
+        timeout_ms: int = REQUEST_TIMEOUT_MS,
+        move_hold_s: float = MOVE_HOLD_S,
+    ) -> None:
         self._clock = clock
         self._random = random
         self.revisions = Revisions()
         self._timeout_s = timeout_ms / 1000
+        self._move_hold_s = move_hold_s
         self._placement: Placement | None = None
         self._links: dict[str, Link] = {}
         self._in_flight: list[int] = []
@@ -139,7 +148,7 @@ class Router:
                 hold.set_result(None)
 
     async def _wait_quiet(self, shards: list[int]) -> None:
-        deadline = self._clock.monotonic_s() + MOVE_HOLD_S
+        deadline = self._clock.monotonic_s() + self._move_hold_s
         while busy := [shard for shard in shards if self._in_flight[shard]]:
             left = deadline - self._clock.monotonic_s()
             if left <= 0:

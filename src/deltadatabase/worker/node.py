@@ -114,7 +114,10 @@ class Node:
         raise Invalid("command is not known to this worker", code="unknown_op")
 
     async def settle(self, timeout_s: float) -> None:
-        """Let running writes and pending meta files end, each at most ``timeout_s`` seconds."""
+        """Let running writes and pending meta files end, each at most ``timeout_s`` seconds.
+
+        Called once, when nothing more will be asked of this worker.
+        """
         await self._committer.settle(timeout_s)
         if self._sidecar is not None:
             await self._sidecar.flush(timeout_s)
