@@ -313,7 +313,7 @@ async def test_a_term_of_another_main_worker_is_reported(world: World) -> None:
 
     def foreign(term: int) -> None:
         seen.append(term)
-        world.router.closed = ("foreign_writer", "another main worker uses this store")
+        world.router.close("foreign_writer", "another main worker uses this store")
 
     world.router.on_foreign_term = foreign
     stranger = make_committer(world.store, clock=world.clock, seed=9)
