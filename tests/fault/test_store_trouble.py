@@ -308,6 +308,19 @@ def on_bucket(started: Programs, server: S3Server) -> Cluster:
     ).start("one", "two")
 
 
+def test_a_slow_s3_server_costs_time_and_nothing_else(started: Programs, own_weed: S3Server) -> None:
+    cluster = on_bucket(started, own_weed)
+    with counting(cluster.url) as account:
+        for _ in range(12):
+            own_weed.pause()
+            time.sleep(0.5)
+            own_weed.resume()
+            time.sleep(0.1)
+        assert get(cluster.url, "w0", "load").status_code == 200
+        expect(put(cluster.url, "other", '"new"'), 200)
+    assert set(account.statuses) == {200}
+
+
 @pytest.mark.parametrize("way", ["stopped", "paused"])
 def test_an_s3_server_that_does_not_answer(started: Programs, own_weed: S3Server, way: str) -> None:
     cluster = on_bucket(started, own_weed)

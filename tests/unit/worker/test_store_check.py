@@ -71,3 +71,9 @@ async def test_a_store_that_does_not_answer_says_nothing(store: FakeStore) -> No
     assert await check.look() is StoreSight.HELD
     store.before = down
     assert await check.look() is StoreSight.HELD
+    # An emptied bucket whose bucket is deleted next does not come back by that.
+    store.before = None
+    store.objects.clear()
+    assert await check.look() is StoreSight.GONE
+    store.before = down
+    assert await check.look() is StoreSight.GONE
