@@ -269,7 +269,9 @@ def test_a_directory_that_is_gone_is_not_an_empty_database(
             ("uncached", "a", "b"), "old"
         )
         assert get(url, "never").status_code == 404
-        assert staged(db) == []
+        # A commit that was under way when the directory went cannot remove its own; the next
+        # opening does, an hour later.
+        assert len(staged(db)) <= WRITERS
     finally:
         unmount(db)
 
