@@ -41,6 +41,7 @@ from deltadatabase.settings import (
 from deltadatabase.telemetry.logging import get_logger
 from deltadatabase.worker.node import Node
 from deltadatabase.worker.opening import examine
+from deltadatabase.worker.store_check import StoreCheck
 from deltadatabase.worker.watching import StoreWatch
 
 EMBEDDED_ID: Final = "embedded"
@@ -302,7 +303,12 @@ async def _embedded(settings: ServeSettings, main: MainWorker) -> AsyncIterator[
             watched=False,
         )
         polling = asyncio.create_task(
-            _poll(main.cluster, StoreWatch(store, node.templates), main.instance_id)
+            _poll(
+                main.cluster,
+                StoreWatch(store, node.templates),
+                StoreCheck(store, report.database.database_id),
+                main.instance_id,
+            )
         )
         yield
         await node.settle(settings.drain_timeout * 0.3)
@@ -313,8 +319,9 @@ async def _embedded(settings: ServeSettings, main: MainWorker) -> AsyncIterator[
         await store.close()
 
 
-async def _poll(cluster: Cluster, watch: StoreWatch, instance_id: str) -> None:
+async def _poll(cluster: Cluster, watch: StoreWatch, check: StoreCheck, instance_id: str) -> None:
     while True:
+        cluster.heard(instance_id, 0, await check.look())
         try:
             cluster.heard(instance_id, await watch.highest_epoch())
             cluster.templates_seen(await watch.templates())
