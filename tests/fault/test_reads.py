@@ -88,3 +88,11 @@ async def test_a_refused_write_leaves_the_old_value_and_no_object() -> None:
     assert (await worker.execute(command(Op.GET, "cached"))).document == b'"old"'
     store.before = None
     assert (await worker.execute(command(Op.PUT, "cached", b'"new"'))).version == 2
+
+
+@pytest.mark.parametrize("failure", [StoreFull("full"), *FAILURES.values()])
+async def test_a_refused_write_takes_nothing_out_of_the_cache(failure: DeltaError) -> None:
+    _, worker = await failing(failure)
+    with pytest.raises(type(failure)):
+        await worker.execute(command(Op.PUT, "cached", b'"new"'))
+    assert (await worker.execute(command(Op.GET, "cached"))).document == b'"old"'

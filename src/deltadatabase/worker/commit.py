@@ -16,6 +16,7 @@ from deltadatabase.clock import Clock
 from deltadatabase.errors import (
     AlreadyExists,
     Conflict,
+    DeltaError,
     NotFound,
     NotOwner,
     OutcomeUnknown,
@@ -196,7 +197,10 @@ class Committer:
         try:
             await self._commit_plan(name, attempt)
         except Exception as exc:  # noqa: BLE001 - whatever it is, each write must be answered
-            self._cache.evict(name)
+            # What the store certainly refused changed nothing: reads of the cached value go on.
+            certain = isinstance(exc, DeltaError) and exc.certain and not isinstance(exc, NotOwner)
+            if attempt.open or not certain:
+                self._cache.evict(name)
             attempt.fail(exc)
         except BaseException:
             self._cache.evict(name)
