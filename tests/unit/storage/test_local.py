@@ -17,7 +17,8 @@ from support.clocks import FakeClock, SeededRandom
 from deltadatabase.errors import Internal, NotFound, OutcomeUnknown, StartupError, StoreFull, Unavailable
 from deltadatabase.limits import STORE_TIMEOUT_S
 from deltadatabase.storage.base import When
-from deltadatabase.storage.local import LEFTOVER_AGE_MS, LOCK_COUNT, DirectoryObjects
+from deltadatabase.storage.directory_layout import LOCK_COUNT
+from deltadatabase.storage.local import LEFTOVER_AGE_MS, DirectoryObjects
 
 PATH = "files/s/a.json.enc"
 
