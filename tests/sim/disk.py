@@ -284,6 +284,7 @@ class SimDirectory:
 
     async def _calls(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run synchronous code; wait at each of its system calls."""
+        await self._alive()
         body = greenlet(function)
         try:
             result = body.switch(*arguments)
@@ -291,6 +292,7 @@ class SimDirectory:
                 await asyncio.sleep(self._rng.expovariate(1 / 0.0005))
                 if self._running is not None:
                     await self._running.wait()
+                await self._alive()
                 # The greenlet's parent is whoever drives it now.
                 body.parent = getcurrent()
                 result = body.switch()
@@ -298,6 +300,11 @@ class SimDirectory:
         finally:
             if not body.dead:
                 self._abandon(body)
+
+    async def _alive(self) -> None:
+        """In a killed process nothing comes after this."""
+        if self.disk.dead:
+            await asyncio.get_running_loop().create_future()
 
     def _abandon(self, body: greenlet) -> None:
         """Leave the code where it is; a read that nobody waits for has nothing to undo."""

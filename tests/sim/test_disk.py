@@ -251,3 +251,21 @@ def test_the_store_for_other_simulations_keeps_the_contract() -> None:
             await store.get("files/s/a")
 
     run(check())
+
+
+def test_a_killed_process_does_and_hears_nothing_more() -> None:
+    async def check() -> None:
+        shared = SharedDisk(LoopClock())
+        store, other = (SimDirectory(shared, name, random.Random(name)) for name in ("w", "o"))
+        putting = asyncio.create_task(store.put("files/s/a", b"one", When.ABSENT))
+        while not any(file.locked_by for file in shared.files.values()):
+            await asyncio.sleep(0.0001)
+        store.kill()
+        reading = asyncio.create_task(store.get("files/s/a"))
+        # The lock is free for others.
+        await other.put("files/s/a", b"two", When.ABSENT)
+        assert not reading.done()
+        assert not putting.done()
+        assert (await other.get("files/s/a")).data == b"two"
+
+    run(check())
