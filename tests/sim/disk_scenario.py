@@ -14,6 +14,7 @@ from deltadatabase.limits import STORE_TIMEOUT_S
 from deltadatabase.storage.base import Condition, When
 from deltadatabase.storage.batch import BatchCommitter, Commit, digest
 from deltadatabase.storage.directory_layout import DirectoryLayout
+from deltadatabase.storage.group_commit import LOCK_POLL_S
 from sim.disk import ROOT, Change, ProcessDisk, SharedDisk
 
 PATHS = ("files/s/a", "files/s/b")
@@ -90,7 +91,9 @@ class Process:
     def step(self) -> None:
         """Go on to the next system call."""
         self.body.parent = getcurrent()
-        self.body.switch()
+        if self.body.switch() == "wait":
+            # Longer than the real pause, so that a run does not consist of it.
+            self.wakes_s = self.world.clock.now_s + 20 * LOCK_POLL_S
 
     def kill(self) -> None:
         """As kill -9."""
