@@ -66,7 +66,44 @@ def killed_while_making_folders(run: Recorded, start: Start) -> None:
     process.commit([("put", "a")])
 
 
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class KilledAfterTheRename:
+    """A disk on which a process is killed before it syncs the folder of an object."""
+
+    def __init__(self, disk: RecordingDisk) -> None:
+        self.disk = disk
+        self.renamed = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.disk, name)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self.disk.rename(source, target)
+        self.renamed = True
+
+    def fsync(self, fd: int) -> None:
+        if self.renamed:
+            raise Killed
+        self.disk.fsync(fd)
+
+
+def seen_by_the_next_owner(run: Recorded, start: Start, *, settle: bool = True) -> None:
+    """A process is killed before it makes a write durable; another one finds the write and says so."""
+    start().commit([("put", "a")])
+    with pytest.raises(Killed):
+        start(wrap=KilledAfterTheRename).commit([("put", "a")])
+    start().acknowledge_on_sight("a", settle=settle)
+
+
+def seen_and_not_settled(run: Recorded, start: Start) -> None:
+    seen_by_the_next_owner(run, start, settle=False)
+
+
 SCENARIOS = [
+    seen_by_the_next_owner,
     create,
     overwrite,
     remove,
@@ -261,6 +298,11 @@ def test_a_planted_bug_leaves_a_bad_state(plant: str, syncfs: bool, tmp_path: Pa
     verdict = replay(run, seed=1, stop_at_first=True)
     assert verdict.wrong
     print(f"{plant}: {verdict.wrong[0]}")
+
+
+def test_a_write_that_was_seen_but_not_settled_may_be_lost_again(tmp_path: Path) -> None:
+    run = record(seen_and_not_settled, tmp_path, syncfs=False)
+    assert "version 1 is not what must be there" in replay(run, seed=1, stop_at_first=True).wrong[0]
 
 
 @pytest.mark.parametrize("plant", ["files_not_synced", "synced_after_the_rename"])

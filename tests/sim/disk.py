@@ -191,7 +191,7 @@ class SimDirectory:
     """A directory store in virtual time: one process's, on a disk that others use too.
 
     It offers of ``Store`` what workers need for entities: ``put``, ``get``, ``get_if_changed``,
-    ``head`` and ``remove``.
+    ``head``, ``settle`` and ``remove``.
 
     Args:
         shared: the disk.
@@ -242,6 +242,10 @@ class SimDirectory:
         except TimeoutError:
             raise Unavailable("the disk does not answer in time") from None
         return Stored(data, digest(data), written_ms)
+
+    async def settle(self, path: str) -> None:
+        """No power is lost here, so there is nothing to do; it takes its time."""
+        await self._calls(self.disk.give_way, "fsync")
 
     async def get_if_changed(self, path: str, etag: str) -> Stored | None:
         stored = await self.get(path)

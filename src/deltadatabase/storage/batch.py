@@ -306,4 +306,9 @@ class BatchCommitter:
 
 
 def _die(exc: OSError) -> NoReturn:
-    raise SyncFailed(f"a sync to disk failed, errno={errno.errorcode.get(exc.errno or 0, '?')}") from exc
+    raise SyncFailed(sync_failure(exc)) from exc
+
+
+def sync_failure(exc: OSError) -> str:
+    """One sentence about a sync that failed."""
+    return f"a sync to disk failed, errno={errno.errorcode.get(exc.errno or 0, '?')}"

@@ -17,7 +17,7 @@ from deltadatabase import limits
 from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import NotFound, OutcomeUnknown, StartupError, Unavailable
 from deltadatabase.storage.base import Condition, ObjectInfo, Stored, When
-from deltadatabase.storage.batch import digest, os_failure
+from deltadatabase.storage.batch import digest, os_failure, sync_failure
 from deltadatabase.storage.directory_layout import DirectoryLayout
 from deltadatabase.storage.disk import Disk, OsDisk, make_durable_folder
 from deltadatabase.storage.group_commit import GroupCommitter
@@ -75,6 +75,7 @@ class DirectoryObjects:
     ) -> None:
         self.root = root.absolute()
         self._clock = clock
+        self._on_fatal = on_fatal
         self._disk = disk = OsDisk() if disk is None else disk
         self._layout = layout = DirectoryLayout(self.root, random)
         try:
@@ -117,6 +118,9 @@ class DirectoryObjects:
 
     async def get(self, path: str) -> Stored:
         return await self._in_thread(self._read, self._layout.file(path))
+
+    async def settle(self, path: str) -> None:
+        await self._in_thread(self._settle, self._layout.file(path).parent)
 
     async def get_if_changed(self, path: str, etag: str) -> Stored | None:
         stored = await self.get(path)
@@ -165,6 +169,20 @@ class DirectoryObjects:
     def _read(self, file: Path) -> Stored:
         data, updated_ms = self._disk.read(file)
         return Stored(data, digest(data), updated_ms)
+
+    def _settle(self, folder: Path) -> None:
+        """Make the names in a folder durable; their files' bytes were before they got there."""
+        try:
+            fd = self._disk.open_folder(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            self._disk.fsync(fd)
+        except OSError as exc:
+            self._on_fatal(sync_failure(exc))
+            raise
+        finally:
+            self._disk.close(fd)
 
     def _list(self, folder: Path, prefix: str, after: str, limit: int) -> Sequence[ObjectInfo]:
         # A folder sorts as its name with the slash, as its objects do: "a-b" comes before "a/x".

@@ -214,6 +214,19 @@ async def test_a_failed_sync_is_fatal_and_nothing_is_acknowledged(
         await store.put(PATH, b"x", When.ABSENT)
 
 
+async def test_settling_syncs_the_folder_and_a_failure_is_fatal(
+    store: DirectoryObjects, fatal: Fatal, system_calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put(PATH, b"one", When.ABSENT)
+    system_calls.clear()
+    await store.settle(PATH)
+    assert system_calls == ["fsync folder"]
+    monkeypatch.setattr(os, "fsync", failing(errno.EIO))
+    with pytest.raises(Unavailable):
+        await store.settle(PATH)
+    assert len(fatal.reasons) == 1
+
+
 async def test_a_failed_folder_sync_after_the_rename_is_fatal(
     store: DirectoryObjects, fatal: Fatal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
