@@ -153,6 +153,13 @@ async def test_head_describes_what_get_reads(store: Store) -> None:
     assert info.updated_ms // 1000 == stored.updated_ms // 1000
 
 
+async def test_what_is_there_or_not_can_be_settled(store: Store) -> None:
+    await store.settle(FOLDER + "a")
+    etag = await store.put(FOLDER + "a", b"one", When.ABSENT)
+    await store.settle(FOLDER + "a")
+    assert (await store.get(FOLDER + "a")).etag == etag
+
+
 async def test_delete_removes_and_may_be_repeated(store: Store) -> None:
     await store.put(FOLDER + "a", b"one", When.ABSENT)
     await store.delete(FOLDER + "a")

@@ -64,6 +64,10 @@ class FakeStore:
         except KeyError:
             raise NotFound("no object") from None
 
+    async def settle(self, path: str) -> None:
+        self.log.append(("settle", path))
+        await self._hook(self.before, "settle", path)
+
     async def get_if_changed(self, path: str, etag: str) -> Stored | None:
         stored = await self.get(path)
         return None if stored.etag == etag else stored

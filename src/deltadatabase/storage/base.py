@@ -65,6 +65,17 @@ class Store(Protocol):
         """Read the newest committed object. Raises NotFound."""
         ...
 
+    async def settle(self, path: str) -> None:
+        """Make durable what a read of this path has shown.
+
+        A read may show an object whose writer has not made it durable yet, and perhaps never will,
+        because it was killed. Who acknowledges a write because a read shows it calls this first.
+
+        Raises:
+            Unavailable: it is not known to be durable.
+        """
+        ...
+
     async def get_if_changed(self, path: str, etag: str) -> Stored | None:
         """Like ``get``; None while ``etag`` is still current. Raises NotFound."""
         ...

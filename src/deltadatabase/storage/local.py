@@ -1,8 +1,4 @@
-"""The directory backend: plain files, durable and conditional commits (``group_commit``).
-
-``cluster/.tmp`` holds files on their way into place, ``cluster/.locks`` the shards' lock files.
-No object's path has a part that begins with a dot, so neither is ever an object or listed.
-"""
+"""The directory backend: plain files, durable and conditional commits (``group_commit``)."""
 
 from __future__ import annotations
 
@@ -10,10 +6,8 @@ import asyncio
 import contextlib
 import functools
 import heapq
-import itertools
 import os
 import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,15 +15,17 @@ from typing import Final, ParamSpec, TypeVar
 
 from deltadatabase import limits
 from deltadatabase.clock import Clock, Random
-from deltadatabase.errors import Internal, NotFound, OutcomeUnknown, StartupError, Unavailable
+from deltadatabase.errors import NotFound, OutcomeUnknown, StartupError, Unavailable
 from deltadatabase.storage.base import Condition, ObjectInfo, Stored, When
-from deltadatabase.storage.group_commit import Commit, GroupCommitter, digest, os_failure, sync_folder
+from deltadatabase.storage.batch import digest, os_failure, sync_failure
+from deltadatabase.storage.directory_layout import DirectoryLayout
+from deltadatabase.storage.disk import Disk, OsDisk, make_durable_folder
+from deltadatabase.storage.group_commit import GroupCommitter
 from deltadatabase.storage.mounts import filesystem_type
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LOCK_COUNT: Final = 256
 READ_THREADS: Final = 8
 #: Time for a commit's own system calls, after that for its lock.
 HUNG_DISK_S: Final = 2.0
@@ -59,6 +55,7 @@ class DirectoryObjects:
         clock: for deadlines and the age of leftovers.
         random: names temporary files.
         on_fatal: called when a sync to disk failed; must not return in a real program.
+        disk: what commits and reads of objects go through; the operating system's if None.
 
     Raises:
         StartupError: ``store_refused``: the directory cannot be made or written.
@@ -68,18 +65,23 @@ class DirectoryObjects:
     removes = True
 
     def __init__(
-        self, root: Path, *, clock: Clock, random: Random, on_fatal: Callable[[str], object] = exit_at_once
+        self,
+        root: Path,
+        *,
+        clock: Clock,
+        random: Random,
+        on_fatal: Callable[[str], object] = exit_at_once,
+        disk: Disk | None = None,
     ) -> None:
         self.root = root.absolute()
         self._clock = clock
-        self._staging = self.root / "cluster" / ".tmp"
-        self._locks = self.root / "cluster" / ".locks"
-        self._run_name = random(8).hex()
-        self._serial = itertools.count()
+        self._on_fatal = on_fatal
+        self._disk = disk = OsDisk() if disk is None else disk
+        self._layout = layout = DirectoryLayout(self.root, random)
         try:
-            _make_durable_folder(self.root)
-            for folder in (self._staging.parent, self._staging, self._locks):
-                folder.mkdir(mode=0o700, exist_ok=True)
+            _make_durable_root(disk, self.root)
+            for folder in (layout.staging.parent, layout.staging, layout.locks):
+                disk.make_folder(folder)
             self._sweep()
         except OSError:
             raise StartupError(
@@ -89,6 +91,7 @@ class DirectoryObjects:
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
         self._committer = GroupCommitter(
             self.root,
+            disk=disk,
             clock=clock,
             syncfs=filesystem_type(self.root) in _SYNCFS_TYPES,
             on_fatal=on_fatal,
@@ -105,17 +108,8 @@ class DirectoryObjects:
 
     async def _commit(self, path: str, data: bytes | None, condition: Condition) -> str:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._committer.submit(
-            Commit(
-                self._file(path),
-                data,
-                condition,
-                lock=self._locks / f"{zlib.crc32(path.encode()) % LOCK_COUNT:02x}",
-                staged=self._staging / f"{self._run_name}-{next(self._serial):x}",
-                deadline_s=self._clock.monotonic_s() + limits.STORE_TIMEOUT_S,
-                future=future,
-            )
-        )
+        deadline_s = self._clock.monotonic_s() + limits.STORE_TIMEOUT_S
+        self._committer.submit(self._layout.commit(path, data, condition, deadline_s, future))
         try:
             async with asyncio.timeout(limits.STORE_TIMEOUT_S + HUNG_DISK_S):
                 return await future
@@ -123,7 +117,10 @@ class DirectoryObjects:
             raise OutcomeUnknown("the disk does not answer in time") from None
 
     async def get(self, path: str) -> Stored:
-        return await self._in_thread(self._read, self._file(path))
+        return await self._in_thread(self._read, self._layout.file(path))
+
+    async def settle(self, path: str) -> None:
+        await self._in_thread(self._settle, self._layout.file(path).parent)
 
     async def get_if_changed(self, path: str, etag: str) -> Stored | None:
         stored = await self.get(path)
@@ -136,10 +133,10 @@ class DirectoryObjects:
     async def list(
         self, prefix: str, *, after: str = "", limit: int = limits.LIST_PAGE_MAX
     ) -> Sequence[ObjectInfo]:
-        return await self._in_thread(self._list, self._folder(prefix), prefix, after, limit)
+        return await self._in_thread(self._list, self._layout.folder(prefix), prefix, after, limit)
 
     async def folders(self, prefix: str) -> Sequence[str]:
-        folder = self._folder(prefix)
+        folder = self._layout.folder(prefix)
 
         def names() -> Sequence[str]:
             return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
@@ -161,7 +158,7 @@ class DirectoryObjects:
                 return await future
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             # An unmounted volume must not look like a database in which everything was deleted.
-            if not self._locks.is_dir():
+            if not self._layout.locks.is_dir():
                 raise Unavailable("the store's directory is gone", code="store_gone") from None
             raise NotFound("there is no such object") from None
         except TimeoutError:
@@ -170,9 +167,22 @@ class DirectoryObjects:
             raise os_failure(exc) or Unavailable("the disk cannot be read") from None
 
     def _read(self, file: Path) -> Stored:
-        with file.open("rb", buffering=0) as stream:
-            data = stream.readall()
-            return Stored(data, digest(data), os.fstat(stream.fileno()).st_mtime_ns // 1_000_000)
+        data, updated_ms = self._disk.read(file)
+        return Stored(data, digest(data), updated_ms)
+
+    def _settle(self, folder: Path) -> None:
+        """Make the names in a folder durable; their files' bytes were before they got there."""
+        try:
+            fd = self._disk.open_folder(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            self._disk.fsync(fd)
+        except OSError as exc:
+            self._on_fatal(sync_failure(exc))
+            raise
+        finally:
+            self._disk.close(fd)
 
     def _list(self, folder: Path, prefix: str, after: str, limit: int) -> Sequence[ObjectInfo]:
         # A folder sorts as its name with the slash, as its objects do: "a-b" comes before "a/x".
@@ -200,36 +210,24 @@ class DirectoryObjects:
     def _sweep(self) -> None:
         """Remove files that an interrupted commit left long ago; younger ones may be another's."""
         oldest_ms = self._clock.wall_ms() - LEFTOVER_AGE_MS
-        for entry in os.scandir(self._staging):
+        for entry in os.scandir(self._layout.staging):
             with contextlib.suppress(FileNotFoundError):
                 if entry.stat().st_mtime_ns // 1_000_000 < oldest_ms:
                     Path(entry.path).unlink()
 
-    def _file(self, path: str) -> Path:
-        return self.root.joinpath(*_parts(path))
 
-    def _folder(self, prefix: str) -> Path:
-        if not prefix:
-            return self.root
-        if not prefix.endswith("/"):
-            raise Internal("a listing's prefix is a folder")
-        return self.root.joinpath(*_parts(prefix[:-1]))
-
-
-def _parts(path: str) -> Sequence[str]:
-    """Split a path; nothing that leaves its folder or is hidden there passes."""
-    parts = path.split("/")
-    if any(not part or part.startswith(".") or "\0" in part for part in parts):
-        raise Internal("an object's path has an empty part or one that begins with a dot")
-    return parts
-
-
-def _make_durable_folder(folder: Path) -> None:
+def _make_durable_root(disk: Disk, root: Path) -> None:
     """Make a folder and its parents, so that a crash cannot take it away again with all in it."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    for path in reversed(missing):
-        path.mkdir(mode=0o700, exist_ok=True)
-        sync_folder(path.parent)
+    for there in (root, *root.parents):
+        if there.exists():
+            # Another process may have made it just now and been killed before it synced the name.
+            # One that lies in a folder that cannot be read or synced was not made by us.
+            with contextlib.suppress(OSError):
+                make_durable_folder(disk, there, disk.fsync)
+            break
+    missing = [path for path in (root, *root.parents) if not path.exists()]
+    for folder in reversed(missing):
+        make_durable_folder(disk, folder, disk.fsync)
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -98,6 +98,9 @@ class MemoryObjects:
             raise read_failure(exc) from None
         return _stored(result.bytes(), result.meta)
 
+    async def settle(self, path: str) -> None:
+        pass  # Memory is as durable as it will be.
+
     async def get_if_changed(self, path: str, etag: str) -> Stored | None:
         stored = await self.get(path)
         return None if stored.etag == etag else stored
@@ -175,6 +178,9 @@ class S3Objects:
         stored = await self.get_if_changed(path, "")
         assert stored is not None
         return stored
+
+    async def settle(self, path: str) -> None:
+        pass  # S3 shows what is stored, and nothing before.
 
     async def get_if_changed(self, path: str, etag: str) -> Stored | None:
         try:

@@ -11,12 +11,16 @@ import pytest
 from support.clocks import FakeClock
 
 from deltadatabase.storage.base import When
-from deltadatabase.storage.group_commit import Commit, GroupCommitter, digest
+from deltadatabase.storage.batch import Commit, digest
+from deltadatabase.storage.disk import OsDisk
+from deltadatabase.storage.group_commit import GroupCommitter
 
 
 @pytest.fixture(params=[True, False], ids=["syncfs", "fsync"])
 def committer(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[GroupCommitter]:
-    committer = GroupCommitter(tmp_path, clock=FakeClock(), syncfs=request.param, on_fatal=pytest.fail)
+    committer = GroupCommitter(
+        tmp_path, disk=OsDisk(), clock=FakeClock(), syncfs=request.param, on_fatal=pytest.fail
+    )
     yield committer
     committer.close()
 

@@ -17,7 +17,8 @@ from support.clocks import FakeClock, SeededRandom
 from deltadatabase.errors import Internal, NotFound, OutcomeUnknown, StartupError, StoreFull, Unavailable
 from deltadatabase.limits import STORE_TIMEOUT_S
 from deltadatabase.storage.base import When
-from deltadatabase.storage.local import LEFTOVER_AGE_MS, LOCK_COUNT, DirectoryObjects
+from deltadatabase.storage.directory_layout import LOCK_COUNT
+from deltadatabase.storage.local import LEFTOVER_AGE_MS, DirectoryObjects
 
 PATH = "files/s/a.json.enc"
 
@@ -211,6 +212,19 @@ async def test_a_failed_sync_is_fatal_and_nothing_is_acknowledged(
     monkeypatch.undo()
     with pytest.raises(Unavailable):
         await store.put(PATH, b"x", When.ABSENT)
+
+
+async def test_settling_syncs_the_folder_and_a_failure_is_fatal(
+    store: DirectoryObjects, fatal: Fatal, system_calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put(PATH, b"one", When.ABSENT)
+    system_calls.clear()
+    await store.settle(PATH)
+    assert system_calls == ["fsync folder"]
+    monkeypatch.setattr(os, "fsync", failing(errno.EIO))
+    with pytest.raises(Unavailable):
+        await store.settle(PATH)
+    assert len(fatal.reasons) == 1
 
 
 async def test_a_failed_folder_sync_after_the_rename_is_fatal(

@@ -1,0 +1,75 @@
+"""Where things are in a store's directory. Pure, but for the names that it draws.
+
+``cluster/.tmp`` holds files on their way into place, ``cluster/.locks`` the shards' lock files.
+No object's path has a part that begins with a dot, so neither is ever an object or listed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from deltadatabase.clock import Random
+from deltadatabase.errors import Internal
+from deltadatabase.storage.base import Condition
+from deltadatabase.storage.batch import Commit
+
+LOCK_COUNT: Final = 256
+
+
+class DirectoryLayout:
+    """The files of one opened directory.
+
+    Args:
+        root: the directory, absolute.
+        random: names this opening, so that temporary files of several never have one name.
+    """
+
+    def __init__(self, root: Path, random: Random) -> None:
+        self.root = root
+        self.staging = root / "cluster" / ".tmp"
+        self.locks = root / "cluster" / ".locks"
+        self._run_name = random(8).hex()
+        self._serial = itertools.count()
+
+    def commit(
+        self,
+        path: str,
+        data: bytes | None,
+        condition: Condition,
+        deadline_s: float,
+        future: asyncio.Future[str],
+    ) -> Commit:
+        """A change of the object ``path``, with its lock file and a new name to stage it under."""
+        return Commit(
+            self.file(path),
+            data,
+            condition,
+            lock=self.locks / f"{zlib.crc32(path.encode()) % LOCK_COUNT:02x}",
+            staged=self.staging / f"{self._run_name}-{next(self._serial):x}",
+            deadline_s=deadline_s,
+            future=future,
+        )
+
+    def file(self, path: str) -> Path:
+        """The file of an object. Raises Internal for a path that leaves its folder or is hidden."""
+        return self.root.joinpath(*_parts(path))
+
+    def folder(self, prefix: str) -> Path:
+        """The folder of a listing's prefix. Raises Internal for what is none."""
+        if not prefix:
+            return self.root
+        if not prefix.endswith("/"):
+            raise Internal("a listing's prefix is a folder")
+        return self.root.joinpath(*_parts(prefix[:-1]))
+
+
+def _parts(path: str) -> Sequence[str]:
+    parts = path.split("/")
+    if any(not part or part.startswith(".") or "\0" in part for part in parts):
+        raise Internal("an object's path has an empty part or one that begins with a dot")
+    return parts

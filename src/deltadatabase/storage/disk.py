@@ -1,0 +1,137 @@
+"""The system calls that a directory's commits and reads are made of, and the real ones.
+
+One method is one step between which a crash, or another process, may come. Tests put a recording
+or a simulated disk in the place of ``OsDisk``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+
+class Disk(Protocol):
+    """A file system, as one process sees it. Every method blocks and raises OSError."""
+
+    def open_new(self, path: Path) -> int:
+        """Make a file of mode 0600, open for writing. Raises FileExistsError."""
+        ...
+
+    def write(self, fd: int, data: memoryview) -> int:
+        """Write at the descriptor's position; return how many bytes it took."""
+        ...
+
+    def read(self, path: Path) -> tuple[bytes, int]:
+        """A whole file, and when it was last written, in ms. Raises FileNotFoundError."""
+        ...
+
+    def open_folder(self, path: Path) -> int:
+        """Open a folder, to sync it. Raises FileNotFoundError."""
+        ...
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder of mode 0700; one that is there is fine."""
+        ...
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file another name, in the place of the file that had it."""
+        ...
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file's name. Raises FileNotFoundError."""
+        ...
+
+    def open_lock(self, path: Path) -> int:
+        """Open a lock file; make it if it is missing."""
+        ...
+
+    def lock(self, fd: int) -> None:
+        """Lock an open lock file until it is closed. Raises BlockingIOError when another has it."""
+        ...
+
+    def fsync(self, fd: int) -> None:
+        """Make a file's bytes, or a folder's names, durable."""
+        ...
+
+    def syncfs(self, fd: int) -> None:
+        """Make everything on the file system of an open file durable."""
+        ...
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor; a lock file is unlocked by it."""
+        ...
+
+
+class OsDisk:
+    """The operating system's. Fulfils ``Disk``."""
+
+    def open_new(self, path: Path) -> int:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        return os.write(fd, data)
+
+    def read(self, path: Path) -> tuple[bytes, int]:
+        with path.open("rb", buffering=0) as stream:
+            return stream.readall(), os.fstat(stream.fileno()).st_mtime_ns // 1_000_000
+
+    def open_folder(self, path: Path) -> int:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def make_folder(self, path: Path) -> None:
+        path.mkdir(mode=0o700, exist_ok=True)
+
+    def rename(self, source: Path, target: Path) -> None:
+        source.rename(target)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink()
+
+    def open_lock(self, path: Path) -> int:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def lock(self, fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def fsync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def syncfs(self, fd: int) -> None:
+        # Linux syncfs(2); it reports failed writes since Linux 5.8.
+        if _libc().syncfs(fd) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+
+def make_durable_folder(disk: Disk, folder: Path, sync: Callable[[int], None]) -> None:
+    """Make a folder in an existing one, so that a crash cannot take it away again with all in it.
+
+    One that is there may have been made by another process and not be durable yet: it is synced too.
+
+    Args:
+        disk: where.
+        folder: its path.
+        sync: syncs the open parent.
+
+    Raises:
+        OSError: and whatever ``sync`` raises.
+    """
+    parent = disk.open_folder(folder.parent)
+    try:
+        disk.make_folder(folder)
+        sync(parent)
+    finally:
+        disk.close(parent)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

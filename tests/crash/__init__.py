@@ -1,0 +1,1 @@
+"""What a directory holds after a crash between any two system calls."""
