@@ -28,7 +28,11 @@ BROKEN = Shape(
     events={"join": 4, "break": 8, "drain": 2, "pause": 1, "evict": 1},
 )  # fmt: skip
 """Connections break and come back while writes are under way, and headers forget."""
-SHAPES = (MIXED, HOT, GRAVES, BROKEN)
+DIRECTORY = Shape(
+    keys=3, operations=14, think_s=0.6, kinds=(5, 4, 3, 2), directory=True, tombstone_age_s=8.0, event_s=0.8
+)
+"""Workers share a directory; a stopped one may hold the lock of an object."""
+SHAPES = (MIXED, HOT, GRAVES, BROKEN, DIRECTORY)
 
 
 @dataclass
@@ -168,7 +172,7 @@ async def _scenario(world: World) -> list[str]:
         await trouble
     wrong = await _settle(world)
     for worker in world.workers:
-        worker.killed = True
+        worker.end()
         worker.running.set()  # So that what is left can be cancelled.
     return wrong
 

@@ -6,11 +6,15 @@ import asyncio
 import random
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 
+from deltadatabase.clock import Clock
 from deltadatabase.errors import AlreadyExists, NotFound, OutcomeUnknown, Unavailable, VersionMismatch
 from deltadatabase.model import Header
 from deltadatabase.storage.base import Condition, ObjectInfo, Stored, When
+from deltadatabase.storage.paths import DATABASE_PATH
 from deltadatabase.worker.engine import etag_of
+from sim.disk import ROOT, SharedDisk, _File
 
 STORE_TIMEOUT_S = 1.0
 
@@ -131,6 +135,9 @@ class SimStore:
             raise NotFound("no object")
         return stored
 
+    async def settle(self, path: str) -> None:
+        """What it shows is stored."""
+
     async def head(self, path: str) -> ObjectInfo:
         stored = await self.get(path)
         return ObjectInfo(path, len(stored.data), stored.etag, stored.updated_ms)
@@ -212,3 +219,26 @@ class PausedStore:
             await self._store.remove(path, etag)
         finally:
             await self._running.wait()
+
+    async def settle(self, path: str) -> None:
+        """What the store shows is stored."""
+
+
+class RecordedDisk(SharedDisk):
+    """A disk that workers share as a directory store; what was committed is on record."""
+
+    def __init__(self, clock: Clock, sealer: PlainSealer, database: bytes) -> None:
+        super().__init__(clock)
+        self.landings = Landings()
+        self._sealer = sealer
+        self.files[ROOT / DATABASE_PATH] = _File(database)
+
+    def put(self, process: str, path: Path, file: _File | None) -> None:
+        before = self.files.get(path)
+        super().put(process, path, file)
+        if "cluster" in path.parts:
+            return  # On its way, or given up.
+        if file is not None and file.data in self._sealer.sealed:
+            self.landings.landed(self._sealer.sealed[file.data][0], self.clock.monotonic_s())
+        elif file is None and before is not None and before.data in self._sealer.sealed:
+            self.landings.gone(self._sealer.sealed[before.data][0])

@@ -35,8 +35,9 @@ from deltadatabase.storage.paths import DATABASE_PATH
 from deltadatabase.worker.cache import Cache
 from deltadatabase.worker.commit import Committer
 from deltadatabase.worker.membership import MembershipLease
+from sim.disk import SimDirectory
 from sim.history import Operation
-from sim.store import Landings, PausedStore, PlainSealer, SimStore
+from sim.store import Landings, PausedStore, PlainSealer, RecordedDisk, SimStore
 
 SHARDS = 8
 REQUEST_TIMEOUT_MS = 4_000
@@ -91,7 +92,8 @@ class Shape:
         clients, keys, operations: how many; operations are of each client.
         think_s: mean pause of a client between two operations.
         kinds: weights of put, get, delete and conditional put.
-        removes: the store removes tombstones.
+        directory: workers share a directory, call by call; else they have an object store.
+        removes: the object store removes tombstones; a directory does anyway.
         tombstone_age_s: how old they get, if so.
         late_s: by how much a put in trouble may land late.
         recent: how many earlier writes a header remembers. Safety must not hang on it: what is not
@@ -105,6 +107,7 @@ class Shape:
     operations: int = 22
     think_s: float = 0.15
     kinds: tuple[int, int, int, int] = (4, 5, 1, 2)
+    directory: bool = False
     removes: bool = False
     tombstone_age_s: float = 0.0
     late_s: float = 8.0
@@ -177,7 +180,7 @@ class Worker:
     worker_id: str
     committer: Committer
     lease: MembershipLease
-    store: PausedStore
+    store: PausedStore | SimDirectory
     running: asyncio.Event = field(default_factory=asyncio.Event)
     link: Link | None = None
     instance_id: str = ""
@@ -234,7 +237,13 @@ class Worker:
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)
             await self.running.wait()
         if replaced.is_set():
-            self.killed = True
+            self.end()
+
+    def end(self) -> None:
+        """The process is no more."""
+        self.killed = True
+        if isinstance(self.store, SimDirectory):
+            self.store.kill()
 
     async def _beat(self, cluster: Cluster) -> None:
         """A heartbeat and its answer; the lease counts from when it was sent."""
@@ -259,6 +268,7 @@ class World:
         self.shape = self.rng.choice(shapes)
         self.clock = SimClock()
         self.sealer = PlainSealer()
+        self.disk = RecordedDisk(self.clock, self.sealer, msgspec.json.encode(DATABASE))
         self.store = SimStore(self.rng, self.sealer, removes=self.shape.removes)
         self.store.trouble = self.rng.choice([0.0, 0.02, 0.1])
         self.store.late_s = self.shape.late_s
@@ -277,7 +287,7 @@ class World:
 
     @property
     def landings(self) -> Landings:
-        return self.store.landings
+        return self.disk.landings if self.shape.directory else self.store.landings
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run something beside everything else."""
@@ -306,7 +316,11 @@ class World:
         running = asyncio.Event()
         running.set()
         lease = MembershipLease(self.clock)
-        store = PausedStore(self.store, running)
+        store = (
+            SimDirectory(self.disk, f"p{self._names}", self.rng, running=running)
+            if self.shape.directory
+            else PausedStore(self.store, running)
+        )
         committer = Committer(
             store,  # type: ignore[arg-type]
             lambda: self.sealer,
@@ -324,7 +338,7 @@ class World:
 
     def kill(self, worker: Worker) -> None:
         """As kill -9: nothing more is sent; what the store already has may land."""
-        worker.killed = True
+        worker.end()
         worker.running.clear()
         if worker.link is not None:
             worker.link.cut()
@@ -348,7 +362,7 @@ class World:
         """As SIGTERM."""
         await self.cluster.drain(worker.instance_id)
         await worker.committer.settle(1.0)
-        worker.killed = True
+        worker.end()
         self.cluster.leave(worker.instance_id)
 
     def break_link(self, worker: Worker) -> None:

@@ -28,6 +28,7 @@ from deltadatabase.limits import (
     COMMIT_ATTEMPTS_MAX,
     ENTITY_WAITERS_MAX,
     RECENT_WRITES_MAX,
+    SETTLED_AFTER_MS,
     TOMBSTONE_AGE_S,
 )
 from deltadatabase.model import Command, Header, Op, Result
@@ -162,22 +163,33 @@ class Committer:
         name = (command.schema_id, command.key)
         async with self._locks.hold(name):
             self._check_term(command)
-            entry = await self._load(name, command.term)
+            entry = await self._load(name, command.term, sure=True)
         version = applied_version(entry.header, command.write_id)
         if not version or entry.header is None:
             return Result(found=False)
         etag = etag_of(version, command.write_id)
         return Result(found=True, version=version, etag=etag, updated_ms=entry.header.updated_ms)
 
-    async def _load(self, name: Name, term: int) -> Entry:
+    async def _load(self, name: Name, term: int, *, sure: bool = False) -> Entry:
         """Read the entity afresh into the cache. The caller holds its lock.
+
+        What is read will be answered, so it has to be durable. Its writer may have been killed
+        between making it visible and making it durable, if it is not old.
+
+        Args:
+            name: the entity.
+            term: of the command that asks.
+            sure: a write will be acknowledged for what is read: do not trust its age.
 
         Raises:
             NotOwner: a newer term was met; nothing is cached then.
         """
         self._cache.evict(name)
+        path = entity_path(*name)
         try:
-            stored = await self._store.get(entity_path(*name))
+            stored = await self._store.get(path)
+            if sure or stored.updated_ms > self._clock.wall_ms() - SETTLED_AFTER_MS:
+                await self._store.settle(path)
         except NotFound:
             entry = Entry(term, None, b"", "", "", self._clock.monotonic_s())
         else:
@@ -303,7 +315,7 @@ class Committer:
         """Read afresh until the store answers or the deadline has passed."""
         while True:
             try:
-                return await self._load(name, attempt.term)
+                return await self._load(name, attempt.term, sure=True)
             except Unavailable as exc:
                 if isinstance(exc, NotOwner) or exc.code == "key_unavailable":
                     raise

@@ -420,6 +420,41 @@ async def test_conditions_are_checked_against_the_committed_version(bench: Bench
     assert unmodified is not None and unmodified.not_modified and unmodified.document == b""
 
 
+async def test_what_a_read_acknowledges_is_made_durable_first(bench: Bench) -> None:
+    write = command(Op.PUT, b"1")
+    await bench.worker.execute(write)
+    bench.store.log.clear()
+    await bench.other.execute(command(Op.RESOLVE, term=2, write_id=write.write_id))
+    assert bench.store.log == [("get", PATH), ("settle", PATH)]
+    Faults(bench.store, "stored")
+    bench.store.log.clear()
+    await bench.other.execute(command(Op.PUT, b"2", term=2))
+    assert bench.store.log == [("put", PATH), ("get", PATH), ("settle", PATH)]
+
+
+@pytest.mark.parametrize(("age_ms", "settled"), [(1_000, True), (59_000, True), (61_000, False)])
+async def test_a_read_of_a_young_object_is_made_durable_too(bench: Bench, age_ms: int, settled: bool) -> None:
+    await bench.worker.execute(command(Op.PUT, b"1"))
+    bench.clock.now_ms = bench.store.objects[PATH].updated_ms + age_ms
+    bench.store.log.clear()
+    await bench.other.execute(get(term=2))
+    assert (("settle", PATH) in bench.store.log) is settled
+
+
+async def test_what_cannot_be_made_durable_is_not_answered(bench: Bench) -> None:
+    write = command(Op.PUT, b"1")
+    await bench.worker.execute(write)
+
+    def refuse(operation: str, path: str) -> None:
+        if operation == "settle":
+            raise Unavailable("the disk does not answer")
+
+    bench.store.before = refuse
+    with pytest.raises(Unavailable):
+        await bench.other.execute(command(Op.RESOLVE, term=2, write_id=write.write_id))
+    assert bench.other.fast(get(term=2)) is None
+
+
 async def test_a_damaged_or_swapped_object_is_an_integrity_error(bench: Bench) -> None:
     await bench.worker.execute(command(Op.PUT, b"1"))
     stored = bench.store.objects[PATH]
