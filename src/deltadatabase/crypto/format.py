@@ -141,20 +141,24 @@ def pack(header: Header, *, key_id: bytes, salt: bytes, nonce: bytes, document_b
     return b"".join(parts)
 
 
-def parse(data: bytes) -> Parsed:
+def parse(data: bytes, *, header_only: bool = False) -> Parsed:
     """Take a sealed entity apart, accepting only what ``pack`` can have made.
+
+    Args:
+        data: the whole object.
+        header_only: accept a body of any length, also none: what is left of a damaged entity.
 
     Raises:
         Corrupt: an unknown magic, format version, suite or flag, a length that does not fit,
             text that is not UTF-8, or a size whose parity contradicts the tombstone flag.
     """
     try:
-        return _parse(data)
+        return _parse(data, header_only=header_only)
     except (struct.error, UnicodeDecodeError):
         raise corrupt() from None
 
 
-def _parse(data: bytes) -> Parsed:
+def _parse(data: bytes, *, header_only: bool) -> Parsed:
     (
         magic,
         format_version,
@@ -188,9 +192,10 @@ def _parse(data: bytes) -> Parsed:
     mac_offset = offset + len(padding)
     body_bytes = len(data) - body_offset
     tombstone = flags == _TOMBSTONE_FLAG
-    if (
-        mac_offset + MAC_BYTES != body_offset
-        or body_bytes < TAG_BYTES
+    if mac_offset + MAC_BYTES != body_offset or body_bytes < 0:
+        raise corrupt()
+    if not header_only and (
+        body_bytes < TAG_BYTES
         or (tombstone and body_bytes != TAG_BYTES)
         or is_tombstone_size(len(data)) is not tombstone
     ):
