@@ -57,6 +57,10 @@ _FIXED: Final = struct.Struct(">4sBBBI8s32s12sQQQ16sB")
 _RECENT: Final = struct.Struct(">Q16s")
 _LENGTH: Final = struct.Struct(">H")
 
+# The most recent writes that a count can say, the longest names, and the rest.
+_NAMES_BYTES_MAX: Final = limits.SCHEMA_ID_BYTES_MAX + limits.KEY_ESCAPED_BYTES_MAX + 4
+_HEADER_BYTES_MAX: Final = _FIXED.size + 255 * _RECENT.size + _NAMES_BYTES_MAX + 2 + MAC_BYTES
+
 assert _RECENT.size == 8 + limits.WRITE_ID_BYTES
 
 
@@ -90,6 +94,17 @@ def corrupt() -> Corrupt:
 def is_tombstone_size(size_bytes: int) -> bool:
     """Whether a sealed object of this size is a tombstone."""
     return size_bytes % 2 == 1
+
+
+def is_cut_short(data: bytes) -> bool:
+    """Whether a sealed entity ends before its header, which may be damaged, says that it can.
+
+    A cut within the ciphertext cannot be told from other damage: the header has no length of it.
+    """
+    if len(data) < _FIXED.size:
+        return MAGIC.startswith(data[: len(MAGIC)])
+    body_offset = int.from_bytes(data[7:11])
+    return data.startswith(MAGIC) and body_offset <= _HEADER_BYTES_MAX and len(data) < body_offset + TAG_BYTES
 
 
 def pack(header: Header, *, key_id: bytes, salt: bytes, nonce: bytes, document_bytes: int) -> bytes:
