@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Final
 
 import msgspec
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from deltadatabase.cli import keyfiles, secrets
 from deltadatabase.cli.running import clock, run
+from deltadatabase.cli.scrub import console
 from deltadatabase.cli.stores import open_existing_store
 from deltadatabase.clock import system_random
 from deltadatabase.crypto.keyring import MasterKey
@@ -48,7 +48,7 @@ def run_doctor(settings: DoctorSettings) -> int:
     if settings.json:
         print(msgspec.json.format(msgspec.json.encode(diagnosis), indent=2).decode())
     else:
-        show(diagnosis, Console(highlight=False, soft_wrap=not sys.stdout.isatty()))
+        show(diagnosis, console())
     return EXIT_HEALTHY if diagnosis.healthy else EXIT_ATTENTION
 
 
@@ -115,7 +115,7 @@ def _join_token(settings: DoctorSettings) -> Check:
     return Check(area, name, check.status, f"it is kept in the directory; {check.text}")
 
 
-def show(diagnosis: Diagnosis, console: Console) -> None:
+def show(diagnosis: Diagnosis, target: Console) -> None:
     """Print the diagnosis as a table, and in a sentence what it comes to."""
     table = Table(box=None, pad_edge=False)
     for title in ("area", "what", "", "means"):
@@ -124,13 +124,13 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
         table.add_row(
             Text(check.area), Text(check.name), Text(check.status, STYLES[check.status]), Text(check.text)
         )
-    console.print(table)
-    console.print()
+    target.print(table)
+    target.print()
     failed = [check.name for check in diagnosis.checks if check.status is Status.FAILED]
     warned = [check.name for check in diagnosis.checks if check.status is Status.WARNING]
     if failed:
-        console.print(Text(f"Do not rely on this store as it is: {', '.join(failed)} failed."))
+        target.print(Text(f"Do not rely on this store as it is: {', '.join(failed)} failed."))
     if warned:
-        console.print(Text(f"Somebody should look at: {', '.join(warned)}."))
+        target.print(Text(f"Somebody should look at: {', '.join(warned)}."))
     if diagnosis.healthy:
-        console.print("Nothing needs attention.")
+        target.print("Nothing needs attention.")

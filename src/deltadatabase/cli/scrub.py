@@ -37,6 +37,7 @@ EXIT_CLEAN: Final = 0
 EXIT_REMAINS: Final = 1
 EXIT_REFUSED: Final = 2
 ROWS_SHOWN: Final = 200
+WIDTH_PIPED: Final = 160
 
 
 class _Bar(Protocol):
@@ -116,6 +117,9 @@ async def _scrub(settings: ScrubSettings, store: Store, old: list[str], stop: as
             try:
                 complete = await scrub.run()
             except StartupError:
+                if resumed is None and not scrub.ledger.counts.objects:
+                    # Refused before it began: there is nothing to go on with.
+                    positions.clear()
                 raise
             except DeltaError as exc:
                 raise StartupError(
@@ -135,7 +139,7 @@ async def _scrub(settings: ScrubSettings, store: Store, old: list[str], stop: as
     if settings.json:
         print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:
-        show(report, Console(highlight=False, soft_wrap=not sys.stdout.isatty()))
+        show(report, console())
     if not complete:
         done = report.counts.objects
         print(f"deltadb scrub: interrupted after {done} objects; {_go_on(settings)}", file=sys.stderr)
@@ -213,7 +217,12 @@ def _progress(total: int | None) -> Iterator[_Bar]:
         yield lambda done: progress.update(task, completed=done)
 
 
-def show(report: Report, console: Console) -> None:
+def console() -> Console:
+    """Where results are shown; wide enough for a name in a line where nobody's terminal says how wide."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_PIPED)
+
+
+def show(report: Report, target: Console) -> None:
     """Print the report as a table and the summary below it."""
     shown = report.findings[:ROWS_SHOWN]
     if shown:
@@ -230,10 +239,10 @@ def show(report: Report, console: Console) -> None:
                 finding.object or finding.detail,
             )
             table.add_row(*map(Text, cells))
-        console.print(table)
+        target.print(table)
         hidden = len(report.findings) - len(shown) + report.findings_left_out
         if hidden:
-            console.print(f"… and {hidden} more; -json lists up to 10,000")
-        console.print()
+            target.print(f"… and {hidden} more; -json lists up to 10,000")
+        target.print()
     for line in report.summary:
-        console.print(Text(line))
+        target.print(Text(line))

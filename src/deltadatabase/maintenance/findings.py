@@ -189,8 +189,9 @@ def summary(counts: Counts, *, complete: bool) -> list[str]:
         lines.append(f"{stale} meta files are missing or wrong: run it without -dry-run to rebuild them.")
     if damaged := counts.number(*DAMAGE, action=Action.NONE):
         lines.append(
-            f"{damaged} entities are damaged and answer 500 to every call: restore their objects from a "
-            "backup, or set them aside with deltadb scrub -quarantine, which frees their names."
+            f"{damaged} entities are damaged and answer 500, but where a worker still has them in its cache: "
+            "get such a one and write it again. Restore the others' objects from a backup, or set them aside "
+            "with deltadb scrub -quarantine, which frees their names."
         )
     if aside := counts.number(*DAMAGE, action=Action.QUARANTINED):
         lines.append(

@@ -116,10 +116,11 @@ class Scrub:
             StartupError: ``store_refused``: tombstones are to be removed and workers are there.
             DeltaError: the store stays away. What was done so far is in ``ledger`` and saved.
         """
+        # Before anything is done: however it ends, and be it under the maintenance flag, another scrub
+        # can go on from here.
+        await self._save()
         if not self._tasks.remove_tombstones:
             return await self._run(None)
-        # Saved before the flag is set: a scrub that is killed can be gone on with under its own flag.
-        await self._save()
         async with offline(
             self._store, self._token, rules=self._outside.rules, random=self._outside.random
         ) as right:
