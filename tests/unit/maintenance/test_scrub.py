@@ -138,15 +138,39 @@ async def test_a_writer_in_between_never_ends_with_an_older_meta_file(world, mom
         operations += 1
         return write() if operations == moment + 1 else None
 
+    versions: list[int] = []
+
+    def after(operation: str, path: str) -> None:
+        if operation == "put" and path == META:
+            versions.append(msgspec.json.decode(store.objects[META].data)["version"])
+
     store = world.store
-    store.before = before
+    store.before, store.after = before, after
     complete, _ = await world.scrub()
-    store.before = None
+    store.before = store.after = None
+    # Not even for a moment.
+    assert versions == sorted(versions)
     assert complete
     if with_meta and newest:
         assert world.store.objects[META].data == world.meta(newest[-1])
     # Without a worker that writes its meta file it may be out of date, until the next scrub.
     await world.scrub()
+    assert world.store.objects[META].data == world.meta(world.store.objects[ENTITY].data)
+
+
+async def test_an_entity_that_changes_right_after_its_meta_file_was_rebuilt_is_looked_at_again(world):
+    await world.entity(*NAME, meta=False)
+
+    async def write() -> None:
+        store.after = None
+        await world.entity(*NAME, version=2, meta=False)
+
+    def after(operation: str, path: str) -> object:
+        return write() if operation == "put" and path == META else None
+
+    store = world.store
+    store.after = after
+    await world.found()
     assert world.store.objects[META].data == world.meta(world.store.objects[ENTITY].data)
 
 
@@ -219,6 +243,20 @@ async def test_an_orphan_whose_entity_comes_back_is_not_removed_or_rebuilt(world
     assert found == {"meta_orphan/removed": 1, "meta_missing/rebuilt": 1}
 
 
+async def test_an_entity_that_is_there_at_the_second_look_has_no_orphan(world):
+    await world.entity(*NAME)
+    old = world.store.objects.pop(ENTITY)
+
+    def after_first_look(operation: str, path: str) -> None:
+        if operation == "get" and path == META:
+            store.objects[ENTITY] = old
+
+    store = world.store
+    store.before = after_first_look
+    assert await world.found(remove_orphans=True) == {}
+    assert ("delete", META) not in store.log
+
+
 async def test_a_meta_file_on_the_next_page_is_no_orphan(world, monkeypatch):
     monkeypatch.setattr(module, "SCRUB_PAGE", 3)
     monkeypatch.setattr(module, "SCRUB_CHUNK", 2)
@@ -226,6 +264,8 @@ async def test_a_meta_file_on_the_next_page_is_no_orphan(world, monkeypatch):
         await world.entity("notes", f"k.{number}" if number % 2 else f"k{number}")
     _, ledger = await world.scrub()
     assert ledger.counts.found == {} and ledger.counts.objects == 20 and ledger.counts.meta_files == 10
+    reads = [path for operation, path in world.store.log if operation == "get" and path.endswith(".enc")]
+    assert len(reads) == len(set(reads)) == 10
 
 
 async def test_what_is_not_ours_is_told(world):
