@@ -242,7 +242,9 @@ def show(report: Report, target: Console) -> None:
         target.print(table)
         hidden = len(report.findings) - len(shown) + report.findings_left_out
         if hidden:
-            target.print(f"… and {hidden} more; -json lists up to 10,000")
+            target.print(
+                f"… and {hidden} more; -json lists up to 10,000, and at most 1,000 that were repaired"
+            )
         target.print()
     for line in report.summary:
         target.print(Text(line))

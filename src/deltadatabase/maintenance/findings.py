@@ -115,13 +115,16 @@ class Ledger(msgspec.Struct, kw_only=True):
 
     Attributes:
         counts: numbers.
-        findings: the first ``limits.SCRUB_FINDINGS_MAX`` of them.
+        findings: the first ``limits.SCRUB_FINDINGS_MAX`` of them, at most a tenth of that for what
+            was repaired: many rebuilt meta files must not hide a damaged entity.
         left_out: how many more there are, which are only counted.
+        repaired: how many of ``findings`` are repaired.
     """
 
     counts: Counts = msgspec.field(default_factory=Counts)
     findings: list[Finding] = []
     left_out: int = 0
+    repaired: int = 0
 
     def note(self, finding: Finding) -> None:
         """Add one finding."""
@@ -131,8 +134,12 @@ class Ledger(msgspec.Struct, kw_only=True):
         counts.remaining += finding.remains
         if finding.kind is Kind.TOMBSTONE:
             return
-        if len(self.findings) < SCRUB_FINDINGS_MAX:
+        repaired = finding.action in {Action.REBUILT, Action.LEFT_TO_WORKER}
+        if len(self.findings) < SCRUB_FINDINGS_MAX and not (
+            repaired and self.repaired >= SCRUB_FINDINGS_MAX // 10
+        ):
             self.findings.append(finding)
+            self.repaired += repaired
         else:
             self.left_out += 1
 
@@ -169,62 +176,98 @@ def report_of(ledger: Ledger, *, complete: bool, dry_run: bool, backend: str, da
         backend=backend,
         database_id=database_id,
         counts=ledger.counts,
-        findings=tuple(ledger.findings),
+        # What somebody must see to comes first, in the order of the names.
+        findings=tuple(
+            sorted(
+                ledger.findings,
+                key=lambda finding: (not finding.remains, finding.schema_id, finding.key, finding.object),
+            )
+        ),
         findings_left_out=ledger.left_out,
         summary=tuple(summary(ledger.counts, complete=complete)),
     )
 
 
+_META: Final = frozenset({Kind.META_MISSING, Kind.META_WRONG})
+_ORPHAN: Final = frozenset({Kind.META_ORPHAN})
+_RESTORE: Final = (
+    "damaged, answering 500 but where a worker still has it in its cache: get such a one and write it again. "
+    "Restore others from a backup, or set them aside with deltadb scrub -quarantine, which frees their names."
+)
+#: Kinds, action (None: any), one of them, many of them, the rest of the sentence.
+_SENTENCES: Final[tuple[tuple[frozenset[Kind], Action | None, str, str, str], ...]] = (
+    (_META, Action.REBUILT, "meta file", "meta files", "missing or wrong and rebuilt."),
+    (_META, Action.NONE, "meta file", "meta files", "missing or wrong: run it without -dry-run to rebuild."),
+    (DAMAGE, Action.NONE, "entity", "entities", _RESTORE),
+    (
+        DAMAGE,
+        Action.QUARANTINED,
+        "damaged entity",
+        "damaged entities",
+        "copied below quarantine/; the name answers 404 and can be written again.",
+    ),
+    (
+        frozenset({Kind.KEY_UNAVAILABLE}),
+        None,
+        "entity",
+        "entities",
+        "sealed with a master key that was not given: try -master-key-previous; nothing was done about it.",
+    ),
+    (
+        _ORPHAN,
+        Action.NONE,
+        "meta file",
+        "meta files",
+        "without an entity: -remove-orphans removes such files.",
+    ),
+    (_ORPHAN, Action.REMOVED, "meta file", "meta files", "without an entity removed."),
+    (frozenset({Kind.TOMBSTONE}), Action.REMOVED, "tombstone", "tombstones", "removed."),
+    (
+        frozenset({Kind.UNKNOWN_FILE}),
+        None,
+        "object",
+        "objects",
+        "below files/ that no database put there: look at it and remove it.",
+    ),
+    (
+        frozenset({Kind.TEMPLATE_INVALID}),
+        None,
+        "template",
+        "templates",
+        "no valid schema, refusing every write of the schema id: put a valid one with PUT /schema/{id}.",
+    ),
+    (
+        frozenset({Kind.LEFTOVER}),
+        None,
+        "temporary file",
+        "temporary files",
+        "of interrupted commits; opening the directory removed what was there.",
+    ),
+    (
+        frozenset({Kind.QUARANTINED}),
+        None,
+        "damaged entity",
+        "damaged entities",
+        "kept below quarantine/: remove what nobody needs.",
+    ),
+)
+
+
 def summary(counts: Counts, *, complete: bool) -> list[str]:
     """Say in sentences what was found and what to do next."""
-    total = (
-        f"{counts.objects} objects were looked at: {counts.entities} entities and {counts.tombstones} "
-        f"tombstones are sound, {counts.bytes} bytes."
-    )
-    lines = [total]
-    rebuilt = counts.number(Kind.META_MISSING, Kind.META_WRONG, action=Action.REBUILT)
-    if rebuilt:
-        lines.append(f"{rebuilt} meta files were missing or wrong and have been rebuilt.")
-    if stale := counts.number(Kind.META_MISSING, Kind.META_WRONG, action=Action.NONE):
-        lines.append(f"{stale} meta files are missing or wrong: run it without -dry-run to rebuild them.")
-    if damaged := counts.number(*DAMAGE, action=Action.NONE):
-        lines.append(
-            f"{damaged} entities are damaged and answer 500, but where a worker still has them in its cache: "
-            "get such a one and write it again. Restore the others' objects from a backup, or set them aside "
-            "with deltadb scrub -quarantine, which frees their names."
-        )
-    if aside := counts.number(*DAMAGE, action=Action.QUARANTINED):
-        lines.append(
-            f"{aside} damaged entities were copied below quarantine/; their names answer 404 and can be "
-            "written again."
-        )
-    if sealed := counts.number(Kind.KEY_UNAVAILABLE):
-        lines.append(
-            f"{sealed} entities were sealed with a master key that was not given: give it with "
-            "-master-key-previous; nothing was done to them."
-        )
-    if orphans := counts.number(Kind.META_ORPHAN, action=Action.NONE):
-        lines.append(f"{orphans} meta files have no entity: -remove-orphans removes them.")
-    if gone := counts.number(Kind.META_ORPHAN, action=Action.REMOVED):
-        lines.append(f"{gone} meta files without an entity were removed.")
-    if removed := counts.number(Kind.TOMBSTONE, action=Action.REMOVED):
-        lines.append(f"{removed} tombstones were removed.")
-    if unknown := counts.number(Kind.UNKNOWN_FILE):
-        lines.append(f"{unknown} objects below files/ are not the database's: look at them and remove them.")
-    if templates := counts.number(Kind.TEMPLATE_INVALID):
-        lines.append(
-            f"{templates} templates are no valid schemas and refuse every write of their schema id: "
-            "put valid ones with PUT /schema/{id}."
-        )
-    if leftovers := counts.number(Kind.LEFTOVER):
-        lines.append(
-            f"{leftovers} temporary files of interrupted commits were there; opening the directory "
-            "removed them."
-        )
-    if kept := counts.number(Kind.QUARANTINED):
-        lines.append(f"{kept} damaged entities lie below quarantine/: remove them when nobody needs them.")
+    objects = _number(counts.objects, "object", "objects")
+    entities = _number(counts.entities, "entity", "entities")
+    tombstones = _number(counts.tombstones, "tombstone", "tombstones")
+    lines = [f"{objects} looked at: {entities} and {tombstones} sound, {counts.bytes} bytes."]
+    for kinds, action, one, many, rest in _SENTENCES:
+        if number := counts.number(*kinds, action=action):
+            lines.append(f"{_number(number, one, many)} {rest}")
     if not complete:
         lines.append("It was interrupted: not everything has been looked at.")
     elif not counts.remaining:
         lines.append("Nothing remains to be done.")
     return lines
+
+
+def _number(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

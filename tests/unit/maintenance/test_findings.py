@@ -25,6 +25,16 @@ def test_more_findings_than_are_listed_are_counted():
     assert not report.clean and report.findings_left_out == 5
 
 
+def test_what_was_repaired_never_hides_what_remains():
+    ledger = Ledger()
+    for number in range(SCRUB_FINDINGS_MAX + 5):
+        ledger.note(Finding(kind=Kind.META_WRONG, action=Action.REBUILT, schema_id="a", key=str(number)))
+    ledger.note(Finding(kind=Kind.INTEGRITY, schema_id="z", key="damaged"))
+    report = report_of(ledger, complete=True, dry_run=False, backend="s3", database_id="d")
+    assert report.findings[0].key == "damaged" and len(report.findings) == SCRUB_FINDINGS_MAX // 10 + 1
+    assert len(report.findings) + report.findings_left_out == SCRUB_FINDINGS_MAX + 6
+
+
 def test_removed_tombstones_are_counted_only():
     ledger = Ledger()
     ledger.note(Finding(kind=Kind.TOMBSTONE, action=Action.REMOVED))
