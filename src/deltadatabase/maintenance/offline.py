@@ -15,7 +15,7 @@ from typing import Final
 from deltadatabase.clock import Random
 from deltadatabase.errors import StartupError
 from deltadatabase.limits import LIST_PAGE_MAX, PRESENCE_VALID_S, TOMBSTONE_AGE_S
-from deltadatabase.storage.base import Store, When
+from deltadatabase.storage.base import ObjectInfo, Store, When
 from deltadatabase.storage.database import begin_maintenance, end_maintenance, read_database
 from deltadatabase.storage.paths import PRESENCE, PROBE, parse_presence_path
 
@@ -52,6 +52,14 @@ class Offline:
                 "somebody ended the maintenance while this scrub ran: no more tombstones are removed",
                 code="store_refused",
             )
+
+    async def forget_marks(self) -> None:
+        """Remove the marks of workers that are gone for good, such as those of former pods.
+
+        Only here, where no mark can be renewed unseen: a worker that marks itself now meets the flag.
+        """
+        for path in [info.path for info in await _marks(self.store)]:
+            await self.store.delete(path)
 
 
 @asynccontextmanager
@@ -92,14 +100,16 @@ async def store_time_ms(store: Store, random: Random) -> int:
 
 async def presence(store: Store) -> list[tuple[str, int]]:
     """Return each worker id that has a mark, with the time of that mark by the store's clock in ms."""
-    marks: list[tuple[str, int]] = []
-    after = ""
-    while page := await store.list(PRESENCE, after=after, limit=LIST_PAGE_MAX):
-        # An object that no worker can have named counts as one: it must not hide anybody.
-        marks += [(parse_presence_path(info.path) or "?", info.updated_ms) for info in page]
+    # An object that no worker can have named counts as one: it must not hide anybody.
+    return [(parse_presence_path(info.path) or "?", info.updated_ms) for info in await _marks(store)]
+
+
+async def _marks(store: Store) -> list[ObjectInfo]:
+    marks: list[ObjectInfo] = []
+    while page := await store.list(PRESENCE, after=marks[-1].path if marks else "", limit=LIST_PAGE_MAX):
+        marks += page
         if len(page) < LIST_PAGE_MAX:
             break
-        after = page[-1].path
     return marks
 
 

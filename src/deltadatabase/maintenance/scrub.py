@@ -164,6 +164,9 @@ class Scrub:
         # Few, and looked at last: a scrub that goes on looks at all of them again.
         await self._templates()
         await self._quarantined()
+        if right is not None:
+            await right.check()
+            await right.forget_marks()
         return True
 
     async def _check(self, checker: Checker, chunk: Sequence[ObjectInfo], known: frozenset[str]) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from deltadatabase.clock import Random
 from deltadatabase.crypto.keyring import Keyring, check_database
-from deltadatabase.errors import NotFound, StartupError
+from deltadatabase.errors import NotFound, StartupError, StoreFull
 from deltadatabase.limits import SHARD_COUNT_DEFAULT
 from deltadatabase.model import DatabaseInfo, StoreReport
 from deltadatabase.storage.base import Store
@@ -46,6 +46,7 @@ async def examine(store: Store, keyring: Keyring, presence: Presence, *, random:
         create=lambda info: _with_primary(keyring, info),
         check=lambda info: _accept(keyring, info),
     )
+    presence.confirm()
     templates = len(await Templates(store).snapshot())
     if not templates:
         log.warning(
@@ -64,7 +65,9 @@ async def refresh(
         StartupError: the keys do not fit any more, it is another database now, or under maintenance.
         Unavailable: the store cannot be reached.
     """
-    await presence.mark()
+    # Reads need no mark, and without one the lease lets no put out: so a full store can be read.
+    with contextlib.suppress(StoreFull):
+        await presence.mark()
     database = await open_database(
         store,
         random=random,
@@ -72,6 +75,7 @@ async def refresh(
         create=_refuse_empty,
         check=lambda info: _fits(keyring, report, info),
     )
+    presence.confirm()
     return msgspec.structs.replace(report, database=database)
 
 

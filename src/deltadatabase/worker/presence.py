@@ -57,9 +57,12 @@ class Presence:
         self._random = random
         self._sleep = sleep
         self._marked_s = float("-inf")
+        self._pending_s = float("-inf")
 
     async def mark(self) -> None:
         """Mark the presence; confirmed by the store when this returns.
+
+        It counts only after ``confirm``: the flag has to be read in between.
 
         Raises:
             Unavailable: it is not certain that the store took it.
@@ -72,7 +75,11 @@ class Presence:
             await self._store.put(self._path, mark, When.ALWAYS)
         except OutcomeUnknown:
             raise Unavailable("the store did not confirm the worker's sign of life") from None
-        self._marked_s = started_s
+        self._pending_s = started_s
+
+    def confirm(self) -> None:
+        """Let the last mark count: since then ``cluster/database.json`` was read, and without the flag."""
+        self._marked_s = max(self._marked_s, self._pending_s)
 
     def fresh(self) -> bool:
         """Whether the mark is young enough for the worker to issue puts."""
@@ -94,6 +101,7 @@ class Presence:
             try:
                 await self.mark()
                 refuse_maintenance(await read_database(self._store))
+                self.confirm()
             except NotFound:
                 log.warning("the database's description is gone")
             except StartupError:

@@ -473,6 +473,7 @@ async def test_a_workers_young_mark_refuses_the_removal(world, age_s, refused):
         assert store.objects == before
     else:
         assert await world.found(remove_tombstones=True) == {"tombstone/removed": 1}
+        assert presence_path("proc-1") not in store.objects
 
 
 async def test_a_worker_that_marks_itself_after_the_first_look_is_seen_by_the_second(world):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 
 import pytest
 from support.clocks import FakeClock, SeededRandom
 from support.fake_store import FakeStore
 
 from deltadatabase.crypto.keyring import Keyring, MasterKey
-from deltadatabase.errors import OutcomeUnknown, StartupError, Unavailable
+from deltadatabase.errors import OutcomeUnknown, StartupError, StoreFull, Unavailable
 from deltadatabase.limits import PRESENCE_INTERVAL_S, PRESENCE_RETRY_S, PRESENCE_VALID_S
+from deltadatabase.maintenance.offline import Rules, offline
 from deltadatabase.storage.database import begin_maintenance, end_maintenance, read_database, reserve_epochs
 from deltadatabase.storage.paths import DATABASE_PATH, presence_path
 from deltadatabase.worker.opening import examine, refresh
@@ -95,6 +97,9 @@ async def test_a_lease_needs_a_young_mark(store, clock, presence):
     lease = PresentLease(Held(), presence)
     assert not lease.holds()
     await presence.mark()
+    # The flag was not looked at since.
+    assert not lease.holds()
+    presence.confirm()
     assert lease.holds() and lease.membership == 7
     clock.advance(PRESENCE_VALID_S)
     assert not lease.holds()
@@ -107,6 +112,7 @@ async def test_a_mark_whose_reply_was_lost_does_not_count(store, presence):
     store.after = after
     with pytest.raises(Unavailable):
         await presence.mark()
+    presence.confirm()
     assert not presence.fresh()
 
 
@@ -130,10 +136,90 @@ async def test_the_mark_is_renewed_and_the_flag_ends_it(store, clock, presence):
     first = store.objects[MARK]
     kept = Presence(store, "proc-1", clock=clock, random=SeededRandom(9), sleep=sleep)
     await kept.mark()
+    kept.confirm()
     with pytest.raises(StartupError, match="maintenance"):
         await kept.keep()
     assert slept == [PRESENCE_INTERVAL_S] * 3
     assert store.objects[MARK] != first and kept.fresh()
+
+
+async def test_a_worker_that_comes_back_late_puts_nothing_before_it_has_seen_the_flag(store, clock):
+    """Its mark is old, a scrub works: the new mark must not count before the flag was read."""
+    held: list[bool] = []
+
+    async def sleep(seconds: float) -> None:
+        clock.advance(seconds)
+
+    def after(operation: str, path: str) -> None:
+        held.append(PresentLease(Held(), presence).holds())
+
+    presence = Presence(store, "proc-1", clock=clock, random=SeededRandom(9), sleep=sleep)
+    await examine(store, KEYRING, presence, random=SeededRandom(1))
+    clock.advance(2 * 3600)
+    await begin_maintenance(store, "scrub")
+    store.before = store.after = after
+    with pytest.raises(StartupError, match="maintenance"):
+        await presence.keep()
+    assert len(held) >= 3 and not any(held) and not presence.fresh()
+
+
+async def test_a_full_store_can_be_read_after_a_new_membership_and_not_written(store, clock, presence):
+    report = await examine(store, KEYRING, presence, random=SeededRandom(1))
+    clock.advance(2 * PRESENCE_VALID_S)
+
+    def before(operation: str, path: str) -> None:
+        if operation == "put":
+            raise StoreFull("no room")
+
+    store.before = before
+    assert await refresh(store, KEYRING, presence, report, random=SeededRandom(2)) == report
+    assert not PresentLease(Held(), presence).holds()
+
+
+@pytest.mark.parametrize("seed", range(300))
+async def test_a_worker_and_a_scrub_are_never_both_at_work(seed):
+    """Any interleaving of the two halves: the agreement of decision 0022."""
+    store, clock = FakeStore(), FakeClock()
+    dice = Random(seed)
+    presence = Presence(store, "proc-1", clock=clock, random=SeededRandom(seed))
+    report = await examine(store, KEYRING, presence, random=SeededRandom(seed + 1))
+    if dice.random() < 0.7:
+        # As if long gone; otherwise the first look refuses already.
+        del store.objects[MARK]
+    inside = opened = False
+
+    async def before(operation: str, path: str) -> None:
+        for _ in range(dice.randrange(6)):
+            await asyncio.sleep(0)
+
+    async def work() -> None:
+        nonlocal opened
+        for _ in range(dice.randrange(40)):
+            await asyncio.sleep(0)
+        try:
+            await refresh(store, KEYRING, presence, report, random=SeededRandom(seed + 2))
+        except (StartupError, Unavailable):
+            return
+        opened = True
+        assert not inside
+
+    async def scrub() -> None:
+        nonlocal inside
+        try:
+            async with offline(store, "scrub", rules=Rules(), random=SeededRandom(seed + 3)):
+                inside = True
+                assert not opened
+                for _ in range(dice.randrange(10)):
+                    await asyncio.sleep(0)
+                    assert not opened
+                inside = False
+        except StartupError:
+            return
+
+    store.before = before
+    await asyncio.gather(work(), scrub())
+    store.before = None
+    assert (await read_database(store)).maintenance == ""
 
 
 async def test_a_renewal_that_fails_is_tried_again_soon(store, clock):
@@ -150,6 +236,7 @@ async def test_a_renewal_that_fails_is_tried_again_soon(store, clock):
 
     presence = Presence(store, "proc-1", clock=clock, random=SeededRandom(9), sleep=sleep)
     await presence.mark()
+    presence.confirm()
     store.before = before
     with pytest.raises(asyncio.CancelledError):
         await presence.keep()
