@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,8 +16,15 @@ from typing import Any
 import httpx
 import pytest
 from support.programs import Program, Programs, free_port, wait_for, wait_until_ready
+from support.scrubbing import Scrubbed
 from support.weed import S3Server
 
+from deltadatabase.errors import StartupError
+from deltadatabase.maintenance.offline import Rules
+from deltadatabase.storage.base import When
+from deltadatabase.storage.bucket import ensure_bucket
+from deltadatabase.storage.database import read_database
+from deltadatabase.storage.objects import S3Objects
 from deltadatabase.storage.paths import entity_path, meta_path, presence_path
 from integration.cluster import (
     MARKER,
@@ -339,6 +347,30 @@ def test_on_s3_a_removal_within_the_hour_is_refused(started, weed, tmp_path):
     before = place.names()
     assert "embedded" in scrub(started, place, "-remove-tombstones", code=2)["message"]
     assert place.names() == before and entity_path("notes", "gone") in before
+
+
+async def test_on_s3_tombstones_go_by_the_stores_own_times(weed):
+    """In this process, where the ages can be others than the product's."""
+    store = S3Objects(weed.settings(f"scrub-{os.urandom(4).hex()}"))
+    await ensure_bucket(store)
+    world = Scrubbed(store=store)
+    await world.create()
+    await world.entity("notes", "gone", tombstone=True)
+    await world.entity("notes", "kept")
+    await store.put(presence_path("proc-1"), b"mark", When.ALWAYS)
+    patient = Rules(tombstone_age_s=2, presence_age_s=4)
+    with pytest.raises(StartupError, match="proc-1"):
+        await world.scrub(remove_tombstones=True, rules=patient)
+    await asyncio.sleep(5.1)
+    await world.entity("notes", "young", tombstone=True)
+    found = await world.found(remove_tombstones=True, rules=patient)
+    assert found == {"tombstone/removed": 1}
+    left = {info.path for info in await store.list("files/notes/")}
+    assert left == {
+        path for key in ("kept", "young") for path in (entity_path("notes", key), meta_path("notes", key))
+    }
+    assert await store.list("cluster/presence/") == []
+    assert (await read_database(store)).maintenance == ""
 
 
 @pytest.mark.parametrize("program", ["serve", "workers", "proc-worker"])
