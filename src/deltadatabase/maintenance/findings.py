@@ -23,6 +23,8 @@ class Kind(enum.StrEnum):
     """It is sealed soundly, for another name."""
     KEY_UNAVAILABLE = "key_unavailable"
     """No master key here opens it. Not damage."""
+    UNREADABLE = "unreadable"
+    """The store does not give it out, though it answers otherwise: a failing disk, a missing right."""
     META_MISSING = "meta_missing"
     META_WRONG = "meta_wrong"
     """The meta file does not describe the entity that is stored."""
@@ -221,6 +223,13 @@ _SENTENCES: Final[tuple[tuple[frozenset[Kind], Action | None, str, str, str], ..
         "without an entity: -remove-orphans removes such files.",
     ),
     (_ORPHAN, Action.REMOVED, "meta file", "meta files", "without an entity removed."),
+    (
+        frozenset({Kind.UNREADABLE}),
+        None,
+        "object",
+        "objects",
+        "that the store does not give out, though it answers otherwise: look at its disks and rights.",
+    ),
     (frozenset({Kind.TOMBSTONE}), Action.REMOVED, "tombstone", "tombstones", "removed."),
     (
         frozenset({Kind.UNKNOWN_FILE}),

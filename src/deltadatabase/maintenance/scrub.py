@@ -20,6 +20,7 @@ from deltadatabase.limits import (
     LIST_PAGE_MAX,
     SCRUB_CHUNK,
     SCRUB_CONCURRENCY,
+    SCRUB_OBJECT_BYTES_MAX,
     SCRUB_PAGE,
     SCRUB_PAGE_DIRECTORY,
     SCRUB_SAVE_INTERVAL_S,
@@ -33,10 +34,12 @@ from deltadatabase.model import DatabaseInfo
 from deltadatabase.schema.validator import compile_schema
 from deltadatabase.storage.base import ObjectInfo, Store
 from deltadatabase.storage.paths import (
+    DATABASE_PATH,
     FILES,
     QUARANTINE,
     TEMPLATES,
     entity_path,
+    meta_path,
     parse_entity_path,
     parse_meta_path,
     parse_quarantine_path,
@@ -176,7 +179,10 @@ class Scrub:
         async def check(info: ObjectInfo) -> None:
             async with slots:
                 if name := parse_entity_path(info.path):
-                    await checker.entity(name)
+                    if info.size_bytes > SCRUB_OBJECT_BYTES_MAX:
+                        self.ledger.note(_too_large(name))
+                    elif not await self._readable(partial(checker.entity, name), name):
+                        self.ledger.note(_unreadable(name))
                 elif name := parse_meta_path(info.path):
                     if entity_path(*name) in known or not await self._patient(partial(checker.orphan, name)):
                         self.ledger.counts.meta_files += 1
@@ -191,6 +197,26 @@ class Scrub:
             await asyncio.sleep(min(ORPHAN_PAUSE_S, self._outside.pause_s))
             await _all(self._patient(partial(checker.settle_orphan, name)) for name in sorted(orphans))
         self.ledger.counts.objects += len(chunk)
+
+    async def _readable(self, check: Callable[[], Awaitable[None]], name: Name) -> bool:
+        """Check an entity; False when the store answers and does not give out just this one.
+
+        Raises:
+            DeltaError: anything else that failed.
+        """
+        try:
+            await check()
+            return True
+        except (Unavailable, OutcomeUnknown):
+            await self._store.get(DATABASE_PATH)
+            for path in (entity_path(*name), meta_path(*name)):
+                try:
+                    await self._store.get(path)
+                except NotFound:
+                    continue
+                except Unavailable:
+                    return False
+            raise
 
     async def _templates(self) -> None:
         for info in await self._everything(TEMPLATES):
@@ -255,6 +281,16 @@ class Scrub:
                 ledger=self.ledger,
             )
         )
+
+
+def _too_large(name: Name) -> Finding:
+    """Not read: it would fill the memory, and no message of ours could have brought it here."""
+    detail = "it is larger than any entity can be; it was not read"
+    return Finding(kind=Kind.UNREADABLE, schema_id=name[0], key=name[1], detail=detail)
+
+
+def _unreadable(name: Name) -> Finding:
+    return Finding(kind=Kind.UNREADABLE, schema_id=name[0], key=name[1])
 
 
 async def count(store: Store) -> int:

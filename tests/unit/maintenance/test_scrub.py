@@ -422,6 +422,41 @@ async def test_a_store_that_is_away_for_a_moment_is_waited_for(world):
     assert await world.found() == {}
 
 
+@pytest.mark.parametrize("path", [ENTITY, META])
+async def test_an_object_that_cannot_be_read_is_told_and_the_others_are_checked(world, path):
+    await world.entity(*NAME)
+    await world.entity("notes", "other", meta=False)
+
+    def before(operation: str, asked: str) -> None:
+        if asked == path:
+            raise Unavailable("the disk cannot be read")
+
+    world.store.before = before
+    complete, ledger = await world.scrub(quarantine=True)
+    assert complete and ledger.counts.found == {"unreadable/none": 1, "meta_missing/rebuilt": 1}
+    assert ledger.counts.remaining == 1
+
+
+async def test_a_store_that_takes_no_writes_ends_the_scrub(world):
+    await world.entity(*NAME, meta=False)
+
+    def before(operation: str, path: str) -> None:
+        if operation == "put":
+            raise Unavailable("denied", code="store_denied")
+
+    world.store.before = before
+    with pytest.raises(Unavailable, match="denied"):
+        await world.scrub()
+
+
+async def test_an_object_larger_than_any_entity_is_not_read(world, monkeypatch):
+    await world.entity(*NAME, document=b'"' + b"x" * 5000 + b'"')
+    monkeypatch.setattr(module, "SCRUB_OBJECT_BYTES_MAX", 4000)
+    world.store.log.clear()
+    assert await world.found(quarantine=True) == {"unreadable/none": 1}
+    assert ("get", ENTITY) not in world.store.log
+
+
 async def test_a_store_that_stays_away_ends_the_scrub(world):
     await world.entity(*NAME)
 
