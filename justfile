@@ -65,7 +65,12 @@ test-integration:
 
 # Search for broken promises in virtual time, under seeded faults: just sim -seeds 20000
 sim *arguments:
-    PYTHONPATH=tests {{bin}}/python -m sim.scenario {{arguments}}
+    PYTHONPATH=tests {{bin}}/python -m sim {{arguments}}
+
+# The same for 40 minutes; each further run goes on where the last one ended.
+sim-long *arguments:
+    mkdir -p build
+    PYTHONPATH=tests {{bin}}/python -m sim -minutes 40 -resume build/sim.json {{arguments}}
 
 # Measure the database beside its baselines, in about 3 minutes: just bench -h
 bench *arguments:

@@ -79,10 +79,11 @@ ENTITY_WAITERS_MAX: Final = 1024
 PRESENCE_INTERVAL_S: Final = 600.0
 PRESENCE_RETRY_S: Final = 10.0
 PRESENCE_VALID_S: Final = 1200.0
+MERGED_WRITES_MAX: Final = 64
+TOMBSTONE_AGE_S: Final = 3600.0
+TOMBSTONES_NOTED_MAX: Final = 65_536
 
 # Scrub and doctor
-TOMBSTONE_AGE_S: Final = 3600.0
-"""How old a tombstone is, and for how long no worker may have written, before it is removed."""
 SCRUB_PAGE_DIRECTORY: Final = 50_000
 SCRUB_PAGE: Final = LIST_PAGE_MAX
 SCRUB_CHUNK: Final = 500
@@ -110,3 +111,5 @@ assert HEARTBEAT_INTERVAL_S * 4 < MEMBERSHIP_TIMEOUT_S
 assert MOVE_HOLD_S * 1000 < REQUEST_TIMEOUT_MS
 assert STORE_TIMEOUT_S * 1000 < REQUEST_TIMEOUT_MS
 assert PRESENCE_INTERVAL_S + 3 * PRESENCE_RETRY_S < PRESENCE_VALID_S < TOMBSTONE_AGE_S
+assert RECENT_WRITES_MAX < MERGED_WRITES_MAX <= 255, "a header counts recent writes in one byte"
+assert TOMBSTONE_AGE_S > 60 * (REQUEST_TIMEOUT_MS / 1000 + STORE_TIMEOUT_S), "no late put outlives it"

@@ -188,6 +188,19 @@ class StoreReport(msgspec.Struct, frozen=True, kw_only=True):
     templates: int = 0
 
 
+class StoreSight(enum.IntEnum):
+    """Whether a worker's store still holds the database that the worker opened in it.
+
+    Names and numbers are those of the protobuf enum.
+    """
+
+    UNSPECIFIED = 0
+    """Not looked at yet."""
+    HELD = 1
+    GONE = 2
+    """The description is missing, or another database's."""
+
+
 class MemberState(enum.StrEnum):
     """A member's state as ``GET /admin/workers`` shows it."""
 

@@ -11,7 +11,7 @@ import pytest
 from support.weed import S3Server
 
 from contract.stores import BACKENDS, DURABLE, open_backend
-from deltadatabase.errors import AlreadyExists, NotFound, OutcomeUnknown, VersionMismatch
+from deltadatabase.errors import AlreadyExists, Internal, NotFound, OutcomeUnknown, VersionMismatch
 from deltadatabase.limits import MIB
 from deltadatabase.storage import paths
 from deltadatabase.storage.base import Condition, Store, When
@@ -163,6 +163,77 @@ async def test_delete_removes_and_may_be_repeated(store: Store) -> None:
     await store.delete("files/never/was")
     await store.put(FOLDER + "a", b"two", When.ABSENT)
     assert (await store.get(FOLDER + "a")).data == b"two"
+
+
+REMOVING = tuple(name for name in BACKENDS if name != "s3")
+
+
+def test_every_backend_is_either_removing_or_known_not_to_be(store: Store) -> None:
+    assert store.removes == (store.backend != "s3")
+
+
+@pytest.mark.parametrize("backend", REMOVING, indirect=True)
+async def test_a_removal_takes_exactly_the_object_that_it_names(store: Store) -> None:
+    first = await store.put(FOLDER + "a", b"one", When.ABSENT)
+    second = await store.put(FOLDER + "a", b"two", first)
+    # "" is what a listing may tell of an object; it names none.
+    for stale in (first, "", "0" * 32):
+        with pytest.raises(VersionMismatch):
+            await store.remove(FOLDER + "a", stale)
+    assert (await store.get(FOLDER + "a")).data == b"two"
+    await store.remove(FOLDER + "a", second)
+    with pytest.raises(NotFound):
+        await store.get(FOLDER + "a")
+    assert list(await store.list(FOLDER)) == []
+    for etag in (first, second, ""):
+        with pytest.raises(VersionMismatch):
+            await store.remove(FOLDER + "a", etag)
+    with pytest.raises(VersionMismatch):
+        await store.remove("files/never/was", second)
+    await store.put(FOLDER + "a", b"three", When.ABSENT)
+
+
+@pytest.mark.parametrize("backend", REMOVING, indirect=True)
+async def test_an_update_and_a_removal_of_one_object_never_both_win(store: Store) -> None:
+    for number in range(20):
+        path = f"{FOLDER}{number}"
+        etag = await store.put(path, b"old %d" % number, When.ABSENT)
+        removal, update = await asyncio.gather(
+            store.remove(path, etag), store.put(path, b"new %d" % number, etag), return_exceptions=True
+        )
+        if removal is None:
+            assert isinstance(update, VersionMismatch)
+            with pytest.raises(NotFound):
+                await store.get(path)
+        else:
+            assert isinstance(removal, VersionMismatch)
+            assert (await store.get(path)).etag == update
+
+
+@pytest.mark.parametrize("backend", ["s3"], indirect=True)
+async def test_a_store_that_cannot_compare_refuses_to_remove(store: Store) -> None:
+    etag = await store.put(FOLDER + "a", b"one", When.ABSENT)
+    with pytest.raises(Internal):
+        await store.remove(FOLDER + "a", etag)
+    assert (await store.get(FOLDER + "a")).data == b"one"
+
+
+@pytest.mark.parametrize("backend", REMOVING, indirect=True)
+async def test_an_etag_that_names_nothing_meets_nothing(store: Store) -> None:
+    with pytest.raises(VersionMismatch):
+        await store.put(FOLDER + "a", b"one", "")
+    with pytest.raises(NotFound):
+        await store.get(FOLDER + "a")
+
+
+async def test_one_call_lists_a_large_folder(store: Store, backend: str) -> None:
+    count = 1200 if backend == "s3" else 3000
+    for begin in range(0, count, 100):
+        await asyncio.gather(
+            *(store.put(f"{FOLDER}{number:05}", b"", When.ABSENT) for number in range(begin, begin + 100))
+        )
+    listed = await store.list(FOLDER, limit=100_000)
+    assert [info.path for info in listed] == [f"{FOLDER}{number:05}" for number in range(count)]
 
 
 NAMES = ("a", "a-", "a-b", "a.b", "a=2Fb", "a_b", "aB", "ab", "A", "-", "0", "_", "~", "=2E", "a.b.json")

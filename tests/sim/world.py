@@ -1,47 +1,52 @@
-"""Router, workers and store in virtual time, with everything between them going wrong.
+"""Router, members, workers and store in virtual time, with everything between them going wrong.
 
-The decision code is the real one: ``gateway.forwarding.Router`` and ``worker.commit.Committer``.
-Only time, randomness, the store and the links are replaced.
+The decision code is the real one: ``gateway.forwarding.Router``, ``gateway.members.Cluster``,
+``worker.commit.Committer``, ``storage.database.reserve_epochs``. Only time, randomness, the store,
+encryption and the links are replaced.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import msgspec
 from support.workers import Schemas
 
-from deltadatabase.errors import (
-    AlreadyExists,
-    DeltaError,
-    LinkLost,
-    NotFound,
-    OutcomeUnknown,
-    Unavailable,
-    VersionMismatch,
-)
+from deltadatabase.errors import DeltaError, LinkLost, OutcomeUnknown, Unavailable
 from deltadatabase.gateway.forwarding import Router
-from deltadatabase.limits import EPOCH_BLOCK, HEARTBEAT_INTERVAL_S, MEMBERSHIP_TIMEOUT_S
-from deltadatabase.model import Command, Header, Result
-from deltadatabase.placement.membership import Member, Placement
-from deltadatabase.storage.base import Condition, ObjectInfo, Stored, When
+from deltadatabase.gateway.members import Cluster
+from deltadatabase.limits import HEARTBEAT_INTERVAL_S, MOVE_HOLD_S, RECENT_WRITES_MAX, REJOIN_DELAY_S
+from deltadatabase.model import (
+    Command,
+    DatabaseInfo,
+    MemberInfo,
+    MemberState,
+    Op,
+    Result,
+    StoreReport,
+)
+from deltadatabase.storage.base import Stored
+from deltadatabase.storage.database import FORMAT, read_database, reserve_epochs
+from deltadatabase.storage.paths import DATABASE_PATH
 from deltadatabase.worker.cache import Cache
 from deltadatabase.worker.commit import Committer
 from deltadatabase.worker.membership import MembershipLease
 from sim.history import Operation
+from sim.store import Landings, PausedStore, PlainSealer, SimStore
 
 SHARDS = 8
-STORE_TIMEOUT_S = 1.0
 REQUEST_TIMEOUT_MS = 4_000
+DATABASE = DatabaseInfo(database_id="d", format=FORMAT, shards=SHARDS, highest_epoch=0, keys={})
 
 
 class SimClock:
     """The loop's virtual time; the wall clock also jumps."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
+    def __init__(self) -> None:
         self.skew_ms = 0
 
     def wall_ms(self) -> int:
@@ -51,106 +56,78 @@ class SimClock:
         return asyncio.get_running_loop().time()
 
 
-class PlainSealer:
-    """Stands in for encryption: headers travel beside the document, and each put is unique."""
+class State:
+    """What a main worker keeps on disk: the epochs that it has reserved."""
 
     def __init__(self) -> None:
-        self.sealed: dict[bytes, tuple[Header, bytes]] = {}
+        self._limits: dict[str, int] = {}
 
-    def seal(self, header: Header, document: bytes) -> bytes:
-        token = len(self.sealed).to_bytes(8, "big")
-        self.sealed[token] = (header, document)
-        return token
+    def epoch_limit(self, database_id: str) -> int:
+        return self._limits.get(database_id, 0)
 
-    def open(self, data: bytes, schema_id: str, key: str) -> tuple[Header, bytes]:
-        return self.sealed[data]
+    def set_epoch_limit(self, database_id: str, limit: int) -> None:
+        self._limits[database_id] = max(limit, self.epoch_limit(database_id))
 
 
-class SimStore:
-    """One object store, at its moments slow, down, or silent after it did what it was asked."""
-
-    backend = "memory"
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self.objects: dict[str, Stored] = {}
-        self.trouble = 0.0
-        self.ignore_conditions = False
-
-    async def put(self, path: str, data: bytes, condition: Condition) -> str:
-        rng = self._rng
-        if rng.random() < self.trouble * 0.3:
-            await asyncio.sleep(rng.uniform(0.001, 0.05))
-            raise Unavailable("refused")
-        landing = asyncio.ensure_future(self._land(path, data, condition, rng.expovariate(1 / 0.01)))
-        if rng.random() < self.trouble:
-            # Lost on the way: it may land much later, or never; nobody is told.
-            if rng.random() < 0.3:
-                landing.cancel()
-            else:
-                landing.add_done_callback(lambda done: done.cancelled() or done.exception())
-                await asyncio.sleep(rng.choice([0.0, 0.02, STORE_TIMEOUT_S]))
-            raise OutcomeUnknown("no reply")
-        try:
-            async with asyncio.timeout(STORE_TIMEOUT_S):
-                return await asyncio.shield(landing)
-        except TimeoutError:
-            landing.add_done_callback(lambda done: done.cancelled() or done.exception())
-            raise OutcomeUnknown("too slow") from None
-
-    async def _land(self, path: str, data: bytes, condition: Condition, delay_s: float) -> str:
-        rng = self._rng
-        late = rng.random() < self.trouble
-        await asyncio.sleep(delay_s + (rng.uniform(0.5, 8.0) if late else 0.0))
-        present = self.objects.get(path)
-        if not self.ignore_conditions:
-            if condition is When.ABSENT and present is not None:
-                raise AlreadyExists("object exists")
-            if isinstance(condition, str) and (present is None or present.etag != condition):
-                raise VersionMismatch("object changed")
-        self.objects[path] = Stored(data, data.hex(), 0)
-        if rng.random() < self.trouble:
-            await asyncio.sleep(10 * STORE_TIMEOUT_S)  # The reply is lost.
-        return data.hex()
-
-    async def get(self, path: str) -> Stored:
-        await asyncio.sleep(self._rng.expovariate(1 / 0.005))
-        if self._rng.random() < self.trouble * 0.5:
-            raise Unavailable("no reply")
-        stored = self.objects.get(path)
-        await asyncio.sleep(self._rng.expovariate(1 / 0.005))
-        if stored is None:
-            raise NotFound("no object")
-        return stored
-
-    async def head(self, path: str) -> ObjectInfo:
-        stored = await self.get(path)
-        return ObjectInfo(path, len(stored.data), stored.etag, stored.updated_ms)
+EVENTS: Mapping[str, int] = {
+    "join": 5,
+    "kill": 2,
+    "pause": 4,
+    "overtake": 2,
+    "silence": 2,
+    "break": 1,
+    "drain": 2,
+    "main": 1,
+    "evict": 2,
+    "clock": 1,
+}
 
 
-@dataclass(eq=False)
-class Worker:
-    """One instance of a worker. It can be stopped for a while, and cut off."""
+@dataclass(frozen=True)
+class Shape:
+    """What a run is like.
 
-    world: World
-    name: str
-    committer: Committer
-    lease: MembershipLease
-    member: bool = True
-    killed: bool = False
-    running: asyncio.Event = field(default_factory=asyncio.Event)
-    pending: dict[asyncio.Future[Result], None] = field(default_factory=dict)
+    Attributes:
+        clients, keys, operations: how many; operations are of each client.
+        think_s: mean pause of a client between two operations.
+        kinds: weights of put, get, delete and conditional put.
+        removes: the store removes tombstones.
+        tombstone_age_s: how old they get, if so.
+        late_s: by how much a put in trouble may land late.
+        recent: how many earlier writes a header remembers. Safety must not hang on it: what is not
+            found is unknown.
+        event_s: mean time between two events.
+        events: weights of what happens.
+    """
+
+    clients: int = 4
+    keys: int = 3
+    operations: int = 22
+    think_s: float = 0.15
+    kinds: tuple[int, int, int, int] = (4, 5, 1, 2)
+    removes: bool = False
+    tombstone_age_s: float = 0.0
+    late_s: float = 8.0
+    recent: int = RECENT_WRITES_MAX
+    event_s: float = 0.4
+    events: Mapping[str, int] = field(default_factory=lambda: EVENTS)
+
+
+class Link:
+    """The way to one worker: requests and replies travel, and both may be lost."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.lost = asyncio.Event()
+        self._worker = worker
+        self._pending: dict[asyncio.Future[Result], None] = {}  # In order: a seed is one history.
 
     async def call(self, command: Command) -> Result:
-        """The link: request and reply travel, and both may be lost."""
-        world, rng = self.world, self.world.rng
-        if self.killed or not self.member:
+        world, rng = self._worker.world, self._worker.world.rng
+        if self.lost.is_set():
             raise Unavailable("down", code="link_down")
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self.pending[answer] = None  # In order: a seed is one history.
-        task = asyncio.create_task(self._serve(command, answer))
-        world.background.add(task)
-        task.add_done_callback(world.background.discard)
+        self._pending[answer] = None
+        world.spawn(self._serve(command, answer, copies=2 if rng.random() < world.duplicates else 1))
         try:
             async with asyncio.timeout(command.timeout_ms / 1000):
                 result = await answer
@@ -159,21 +136,23 @@ class Worker:
         except TimeoutError:
             raise OutcomeUnknown("no answer in time", code="timeout") from None
         finally:
-            self.pending.pop(answer, None)
+            self._pending.pop(answer, None)
 
-    async def _serve(self, command: Command, answer: asyncio.Future[Result]) -> None:
-        rng = self.world.rng
-        await asyncio.sleep(rng.expovariate(1 / 0.002))
-        await self.running.wait()
-        for _ in range(2 if rng.random() < self.world.duplicates else 1):
+    async def _serve(self, command: Command, answer: asyncio.Future[Result], *, copies: int) -> None:
+        worker = self._worker
+        await asyncio.sleep(worker.world.rng.expovariate(1 / 0.002))
+        for _ in range(copies):
+            await worker.running.wait()
+            if worker.killed:
+                return
             try:
-                result = self.committer.fast(command) or await self.committer.execute(command)
+                result = await worker.execute(command)
             except DeltaError as exc:
-                await self.running.wait()
+                await worker.running.wait()
                 if not answer.done():
                     answer.set_exception(exc)
                 return
-            await self.running.wait()
+            await worker.running.wait()
             if not answer.done():
                 answer.set_result(result)
             if not result.found:
@@ -181,124 +160,176 @@ class Worker:
 
     def cut(self) -> None:
         """The link breaks: whoever waits learns nothing."""
-        self.member = False
-        for answer in list(self.pending):
+        self.lost.set()
+        for answer in list(self._pending):
             if not answer.done():
                 answer.set_exception(LinkLost("broke"))
 
+    async def close(self) -> None:
+        self.cut()
 
-class PausedStore:
-    """A worker's way to the store: while the worker is stopped, nothing new is sent or heard."""
 
-    backend = "memory"
+@dataclass(eq=False)
+class Worker:
+    """One process. It can be stopped for a while, cut off, drained and killed."""
 
-    def __init__(self, store: SimStore, running: asyncio.Event) -> None:
-        self._store = store
-        self._running = running
+    world: World
+    worker_id: str
+    committer: Committer
+    lease: MembershipLease
+    store: PausedStore
+    running: asyncio.Event = field(default_factory=asyncio.Event)
+    link: Link | None = None
+    instance_id: str = ""
+    killed: bool = False
+    deaf: bool = False
 
-    async def put(self, path: str, data: bytes, condition: Condition) -> str:
-        await self._running.wait()
-        try:
-            return await self._store.put(path, data, condition)
-        finally:
-            await self._running.wait()
+    async def execute(self, command: Command) -> Result:
+        if command.op is Op.RESERVE_EPOCHS:
+            found, highest = await reserve_epochs(
+                self.store,  # type: ignore[arg-type]
+                expected=command.term,
+                highest=command.number,
+                reservation=command.write_id.hex(),
+            )
+            return Result(found=found, number=highest)
+        return self.committer.fast(command) or await self.committer.execute(command)
 
-    async def get(self, path: str) -> Stored:
-        await self._running.wait()
-        try:
-            return await self._store.get(path)
-        finally:
-            await self._running.wait()
+    async def live(self) -> None:
+        """Join, stay, and join again, until killed."""
+        while not self.killed:
+            await self.running.wait()
+            try:
+                await self._stay()
+            except DeltaError:
+                pass  # Not admitted this time.
+            finally:
+                self.lease.end()
+                if self.link is not None:
+                    self.link.cut()
+                self.link = None
+            await asyncio.sleep(REJOIN_DELAY_S * self.world.rng.random())
+
+    async def _stay(self) -> None:
+        world, cluster = self.world, self.world.cluster
+        self.instance_id = f"{self.worker_id}/{world.rng.randrange(1 << 32):x}"
+        self.link = link = Link(self)
+        replaced = asyncio.Event()
+        database = await read_database(self.store)  # type: ignore[arg-type]
+        membership = await cluster.admit(
+            MemberInfo(
+                worker_id=self.worker_id,
+                instance_id=self.instance_id,
+                state=MemberState.AVAILABLE,
+                key_id="",
+                last_seen_ms=0,
+                address="",
+            ),
+            StoreReport(backend="memory", checks=(), database=database),
+            link,
+            on_replaced=replaced.set,
+        )
+        while not membership.ended.is_set() and not self.killed and cluster is world.cluster:
+            world.spawn(self._beat(cluster))
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
+            await self.running.wait()
+        if replaced.is_set():
+            self.killed = True
+
+    async def _beat(self, cluster: Cluster) -> None:
+        """A heartbeat and its answer; the lease counts from when it was sent."""
+        clock, rng = self.world.clock, self.world.rng
+        sent_s = clock.monotonic_s()
+        await asyncio.sleep(rng.uniform(0.0, 0.05))
+        if self.deaf or self.killed or cluster is not self.world.cluster:
+            return
+        cluster.heard(self.instance_id, 0)
+        instance_id = self.instance_id
+        await asyncio.sleep(rng.uniform(0.0, 0.05))
+        await self.running.wait()
+        if not self.deaf and self.instance_id == instance_id and self.link is not None:
+            self.lease.renewed_s = max(self.lease.renewed_s, sent_s)
 
 
 class World:
-    """Everything, from one seed.
+    """Everything, from one seed."""
 
-    Args:
-        seed: of every random choice.
-        plant: changes something after the parts are built: a bug to be found.
-    """
-
-    def __init__(self, seed: int, plant: Callable[[World], None] | None = None) -> None:
+    def __init__(self, seed: int, shapes: tuple[Shape, ...]) -> None:
         self.rng = random.Random(seed)
-        self.clock = SimClock(self.rng)
+        self.shape = self.rng.choice(shapes)
+        self.clock = SimClock()
         self.sealer = PlainSealer()
-        self.store = SimStore(self.rng)
+        self.store = SimStore(self.rng, self.sealer, removes=self.shape.removes)
         self.store.trouble = self.rng.choice([0.0, 0.02, 0.1])
-        self.duplicates = self.rng.choice([0.0, 0.05])
+        self.store.late_s = self.shape.late_s
+        self.store.objects[DATABASE_PATH] = Stored(msgspec.json.encode(DATABASE), "e0", 0)
+        # A repeat is recognised by the write ids that a header remembers.
+        self.duplicates = self.rng.choice([0.0, 0.05]) if self.shape.recent else 0.0
+        # A short one lets shards move away from writes that are under way.
+        self.move_hold_s = self.rng.choice([MOVE_HOLD_S, 0.02])
         self.history: list[Operation] = []
-        self.background: set[asyncio.Task[None]] = set()
         self.workers: list[Worker] = []
-        self.highest_epoch = 0
-        self.router = self._new_router()
-        self.on_worker: Callable[[Worker], None] = lambda worker: None
-        self.on_router: Callable[[Router], None] = lambda router: None
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._state = State()
         self._names = 0
-        if plant is not None:
-            plant(self)
-            self.on_router(self.router)
+        self._watching: asyncio.Task[None] | None = None
+        self.router, self.cluster = self._main_worker()
 
-    def _new_router(self) -> Router:
-        router = Router(clock=self.clock, random=self.rng.randbytes, timeout_ms=REQUEST_TIMEOUT_MS)
-        known = self.highest_epoch
-        self.highest_epoch = known + EPOCH_BLOCK
-        router.bind(Placement(SHARDS, epoch=known, epoch_limit=self.highest_epoch))
-        return router
+    @property
+    def landings(self) -> Landings:
+        return self.store.landings
 
-    # -- what happens to workers -------------------------------------------------------
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run something beside everything else."""
+        task = asyncio.create_task(work)
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
-    async def join(self) -> None:
-        """A new worker, or one under the name of one that went."""
+    def _main_worker(self) -> tuple[Router, Cluster]:
+        router = Router(
+            clock=self.clock,
+            random=self.rng.randbytes,
+            timeout_ms=REQUEST_TIMEOUT_MS,
+            move_hold_s=self.move_hold_s,
+        )
+        cluster = Cluster(router, self._state, clock=self.clock, random=self.rng.randbytes)  # type: ignore[arg-type]
+        if self._watching is not None:
+            self._watching.cancel()
+        self._watching = asyncio.create_task(cluster.watch())
+        return router, cluster
+
+    # -- what happens ------------------------------------------------------------------
+
+    def join(self) -> None:
+        """A new worker starts, perhaps under the id of one that is there or was."""
         self._names += 1
         running = asyncio.Event()
         running.set()
-        lease = MembershipLease(self.clock, renewed_s=self.clock.monotonic_s())
-        worker = Worker(
-            self,
-            f"w{self._names % 5}/{self._names}",
-            Committer(
-                PausedStore(self.store, running),  # type: ignore[arg-type]
-                lambda: self.sealer,
-                Schemas(),
-                Cache(bytes_max=self.rng.choice([0, 3_000, 1 << 20])),
-                clock=self.clock,
-                lease=lease,
-                sidecar=None,
-            ),
-            lease,
-            running=running,
+        lease = MembershipLease(self.clock)
+        store = PausedStore(self.store, running)
+        committer = Committer(
+            store,  # type: ignore[arg-type]
+            lambda: self.sealer,
+            Schemas(),
+            Cache(bytes_max=self.rng.choice([0, 3_000, 1 << 20])),
+            clock=self.clock,
+            lease=lease,
+            sidecar=None,
+            tombstone_age_s=self.shape.tombstone_age_s,
+            recent_writes_max=self.shape.recent,
         )
-        self.on_worker(worker)
+        worker = Worker(self, f"w{self._names % 5}", committer, lease, store, running)
         self.workers.append(worker)
-        router = self.router
-        watch = asyncio.create_task(self._watch(router, worker))
-        self.background.add(watch)
-        watch.add_done_callback(self.background.discard)
-        await router.join(Member(worker.name.split("/")[0], worker.name), worker)
-
-    async def _watch(self, router: Router, worker: Worker) -> None:
-        """Heartbeats both ways; silence ends the membership."""
-        heard = self.clock.monotonic_s()
-        while worker.member and router is self.router:
-            sent = self.clock.monotonic_s()
-            if worker.running.is_set() and not worker.killed:
-                heard = sent
-                await asyncio.sleep(self.rng.uniform(0.0, 0.05))
-                worker.lease.renewed_s = max(worker.lease.renewed_s, sent)
-            if worker.killed or self.clock.monotonic_s() - heard > MEMBERSHIP_TIMEOUT_S:
-                break
-            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
-        if worker.member and router is self.router:
-            worker.cut()
-            router.leave(worker.name)
-        worker.member = False
+        self.spawn(worker.live())
 
     def kill(self, worker: Worker) -> None:
         """As kill -9: nothing more is sent; what the store already has may land."""
         worker.killed = True
         worker.running.clear()
-        worker.cut()
-        self.router.leave(worker.name)
+        if worker.link is not None:
+            worker.link.cut()
+        if self.rng.random() < 0.7:  # Else its connections look alive, and silence tells.
+            self.cluster.leave(worker.instance_id)
 
     async def pause(self, worker: Worker, seconds: float) -> None:
         """As SIGSTOP and SIGCONT."""
@@ -307,21 +338,43 @@ class World:
         if not worker.killed:
             worker.running.set()
 
+    async def silence(self, worker: Worker, seconds: float) -> None:
+        """Heartbeats are lost, commands are not."""
+        worker.deaf = True
+        await asyncio.sleep(seconds)
+        worker.deaf = False
+
     async def drain(self, worker: Worker) -> None:
         """As SIGTERM."""
-        await self.router.drain(worker.name)
-        if worker.member:
-            worker.cut()
-            self.router.leave(worker.name)
+        await self.cluster.drain(worker.instance_id)
+        await worker.committer.settle(1.0)
+        worker.killed = True
+        self.cluster.leave(worker.instance_id)
 
-    def restart_router(self) -> None:
-        """The main worker dies and comes back; its workers join it anew."""
+    def break_link(self, worker: Worker) -> None:
+        """The data connection breaks; the main worker ends the membership, the worker joins again."""
+        if worker.link is not None:
+            worker.link.cut()
+            self.cluster.leave(worker.instance_id)
+
+    def restart_main_worker(self, *, state_lost: bool) -> None:
+        """The main worker dies and comes back; its workers notice and join it anew."""
+        if state_lost:
+            self._state = State()
         for worker in self.workers:
-            if worker.member:
-                worker.cut()
-        self.router = self._new_router()
-        self.on_router(self.router)
+            if worker.link is not None:
+                worker.link.cut()
+        self.router, self.cluster = self._main_worker()
 
     def members(self) -> list[Worker]:
-        """Workers that the router counts on."""
-        return [worker for worker in self.workers if worker.member and not worker.killed]
+        """Workers that the main worker counts on."""
+        known = {info.instance_id for info in self.cluster.members() if info.state is MemberState.AVAILABLE}
+        return [worker for worker in self.workers if worker.instance_id in known and not worker.killed]
+
+    def heal(self) -> None:
+        """Whatever is broken works again."""
+        self.store.trouble = 0.0
+        for worker in self.workers:
+            worker.deaf = False
+            if not worker.killed:
+                worker.running.set()

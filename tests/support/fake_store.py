@@ -26,6 +26,7 @@ class FakeStore:
     """
 
     backend = "memory"
+    removes = True
 
     def __init__(self) -> None:
         self.objects: dict[str, Stored] = {}
@@ -83,6 +84,15 @@ class FakeStore:
     async def folders(self, prefix: str) -> Sequence[str]:
         rest = (name[len(prefix) :] for name in self.objects if name.startswith(prefix))
         return sorted({name.split("/")[0] for name in rest if "/" in name})
+
+    async def remove(self, path: str, etag: str) -> None:
+        self.log.append(("remove", path))
+        await self._hook(self.before, "remove", path)
+        present = self.objects.get(path)
+        if present is None or present.etag != etag:
+            raise VersionMismatch("object changed")
+        del self.objects[path]
+        await self._hook(self.after, "remove", path)
 
     async def delete(self, path: str) -> None:
         self.log.append(("delete", path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from deltadatabase.clock import Clock
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.keyring import Keyring, MasterKey
 from deltadatabase.errors import Invalid
@@ -11,7 +12,7 @@ from deltadatabase.storage.base import Store
 from deltadatabase.worker.cache import Cache
 from deltadatabase.worker.commit import Committer
 from deltadatabase.worker.ports import Sidecar
-from support.clocks import FakeClock, SeededRandom
+from support.clocks import SeededRandom
 
 KEYRING = Keyring(MasterKey(b"\x07" * 32))
 
@@ -49,7 +50,7 @@ class Lease:
 def make_committer(
     store: Store,
     *,
-    clock: FakeClock,
+    clock: Clock,
     lease: Lease | None = None,
     sidecar: Sidecar | None = None,
     seed: int = 0,

@@ -43,6 +43,7 @@ from deltadatabase.telemetry.logging import get_logger
 from deltadatabase.worker.node import Node
 from deltadatabase.worker.opening import examine
 from deltadatabase.worker.presence import Presence, PresentLease
+from deltadatabase.worker.store_check import StoreCheck
 from deltadatabase.worker.watching import StoreWatch
 
 EMBEDDED_ID: Final = "embedded"
@@ -318,7 +319,8 @@ async def _embedded(settings: ServeSettings, main: MainWorker, lost: asyncio.Eve
             watched=False,
         )
         watch = StoreWatch(store, node.templates)
-        tasks.append(asyncio.create_task(_poll(main.cluster, watch, main.instance_id)))
+        check = StoreCheck(store, report.database.database_id)
+        tasks.append(asyncio.create_task(_poll(main.cluster, watch, check, main.instance_id)))
         tasks.append(asyncio.create_task(_keep_present(presence, lost)))
         yield
         await node.settle(settings.drain_timeout * 0.3)
@@ -337,8 +339,9 @@ async def _keep_present(presence: Presence, lost: asyncio.Event) -> None:
         lost.set()
 
 
-async def _poll(cluster: Cluster, watch: StoreWatch, instance_id: str) -> None:
+async def _poll(cluster: Cluster, watch: StoreWatch, check: StoreCheck, instance_id: str) -> None:
     while True:
+        cluster.heard(instance_id, 0, await check.look())
         try:
             cluster.heard(instance_id, await watch.highest_epoch())
             cluster.templates_seen(await watch.templates())

@@ -22,7 +22,7 @@ from deltadatabase.errors import DeltaError, Denied, Invalid, Unauthenticated, U
 from deltadatabase.gateway.members import Cluster, MemberLink
 from deltadatabase.gateway.peers import is_same_user, reachable_address
 from deltadatabase.limits import GRPC_MESSAGE_BYTES_MAX, HANDSHAKE_TIMEOUT_S, KIB, STORE_WAIT_MAX_S
-from deltadatabase.model import MemberInfo, MemberState
+from deltadatabase.model import MemberInfo, MemberState, StoreSight
 from deltadatabase.rpc.convert import decode_store_report
 from deltadatabase.rpc.pb import main_worker_pb2 as pb
 from deltadatabase.rpc.pb import main_worker_pb2_grpc as pb_grpc
@@ -235,7 +235,11 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         while (message := await _next(context)) is not None:
             match message.WhichOneof("message"):
                 case "heartbeat":
-                    self._cluster.heard(instance_id, message.heartbeat.highest_epoch_stored)
+                    self._cluster.heard(
+                        instance_id,
+                        message.heartbeat.highest_epoch_stored,
+                        sight_of(message.heartbeat.store),
+                    )
                     answer = pb.MainHeartbeat(
                         sequence=message.heartbeat.sequence,
                         epoch=self._cluster.epoch,
@@ -252,6 +256,14 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
     async def _drain(self, instance_id: str, outbox: Outbox) -> None:
         await self._cluster.drain(instance_id)
         outbox.put_nowait(pb.MainMessage(drained=pb.Drained()))
+
+
+def sight_of(number: int) -> StoreSight:
+    """What a heartbeat says of the store; a number of a later version says nothing."""
+    try:
+        return StoreSight(number)
+    except ValueError:
+        return StoreSight.UNSPECIFIED
 
 
 def _check_join(asked: pb.Join) -> None:

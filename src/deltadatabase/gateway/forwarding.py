@@ -42,6 +42,8 @@ from deltadatabase.placement.ring import shard_of
 
 RETRY_PAUSE_S: Final = 0.02
 READ_LOSSES_MAX: Final = 3
+FOREIGN_WRITER: Final = "foreign_writer"
+STORE_GONE: Final = "store_gone"
 RESEND_CODES: Final = frozenset({"link_down", "not_owner"})
 """Codes of ``Unavailable`` that a look at the present owner can cure."""
 
@@ -61,13 +63,22 @@ class Router:
         clock: monotonic time for deadlines.
         random: write ids.
         timeout_ms: time for one request of a client.
+        move_hold_s: for how long requests wait at the most while their shard moves.
     """
 
-    def __init__(self, *, clock: Clock, random: Random, timeout_ms: int = REQUEST_TIMEOUT_MS) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        random: Random,
+        timeout_ms: int = REQUEST_TIMEOUT_MS,
+        move_hold_s: float = MOVE_HOLD_S,
+    ) -> None:
         self._clock = clock
         self._random = random
         self.revisions = Revisions()
         self._timeout_s = timeout_ms / 1000
+        self._move_hold_s = move_hold_s
         self._placement: Placement | None = None
         self._links: dict[str, Link] = {}
         self._in_flight: list[int] = []
@@ -77,12 +88,41 @@ class Router:
         self._changed: asyncio.Future[None] | None = None
         self._rebalancing = asyncio.Lock()
         self._next_link = 0
-        #: Why no data is served now: a reason code and a sentence, or None.
-        self.closed: tuple[str, str] | None = None
+        self._closures: dict[str, str] = {}
         #: Called when an entity with a term was met that this main worker never issued.
         self.on_foreign_term: Callable[[int], None] = lambda term: None
         #: Called when few of the reserved epochs are left.
         self.on_epochs_low: Callable[[], None] = lambda: None
+
+    # -- whether data is served --------------------------------------------------------
+
+    @property
+    def closures(self) -> Mapping[str, str]:
+        """Why no data is served now: reason codes, each with a sentence; empty while it is."""
+        return self._closures
+
+    def close(self, code: str, detail: str) -> None:
+        """Serve no data from now on, for one reason more."""
+        self._closures.setdefault(code, detail)
+
+    def reopen(self, code: str) -> None:
+        """Take one reason away; data is served again if it was the only one.
+
+        Every term is raised. What workers read while it held, absence above all, may be in their
+        caches and on its way, and must not be taken for the present. For ``store_gone`` alone:
+        nothing undoes a second main worker.
+        """
+        assert code == STORE_GONE
+        if self._closures.pop(code, None) is None or self._placement is None:
+            return
+        self._placement.release()
+        self._apply(self._placement.orphans())
+
+    def _check_open(self) -> None:
+        if self._closures:
+            # The reason that no operator can wait out goes first.
+            code = FOREIGN_WRITER if FOREIGN_WRITER in self._closures else next(iter(self._closures))
+            raise Unavailable(self._closures[code], code=code)
 
     # -- placement ---------------------------------------------------------------------
 
@@ -139,7 +179,7 @@ class Router:
                 hold.set_result(None)
 
     async def _wait_quiet(self, shards: list[int]) -> None:
-        deadline = self._clock.monotonic_s() + MOVE_HOLD_S
+        deadline = self._clock.monotonic_s() + self._move_hold_s
         while busy := [shard for shard in shards if self._in_flight[shard]]:
             left = deadline - self._clock.monotonic_s()
             if left <= 0:
@@ -389,8 +429,7 @@ class Router:
             DeltaError: of the worker or the link, if it counts; NotOwner where it does not
                 (a certain failure under a term that has passed says nothing of the present).
         """
-        if self.closed is not None:
-            raise Unavailable(self.closed[1], code=self.closed[0])
+        self._check_open()
         placement = self._placement
         if placement is None:
             raise Unavailable("no worker has joined", code="no_worker")
@@ -490,8 +529,7 @@ class Router:
             Unavailable: ``no_worker``.
             OutcomeUnknown: a change was sent and its answer lost.
         """
-        if self.closed is not None:
-            raise Unavailable(self.closed[1], code=self.closed[0])
+        self._check_open()
         links = list(self._links.values())
         self._next_link += 1
         deadline = self._clock.monotonic_s() + self._timeout_s

@@ -15,7 +15,7 @@ import msgspec
 
 from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import Conflict, DeltaError, Unavailable
-from deltadatabase.gateway.forwarding import Router
+from deltadatabase.gateway.forwarding import FOREIGN_WRITER, STORE_GONE, Router
 from deltadatabase.gateway.state import ClusterState
 from deltadatabase.limits import EPOCH_BLOCK, MEMBERSHIP_TIMEOUT_S, WRITE_ID_BYTES
 from deltadatabase.model import (
@@ -26,6 +26,7 @@ from deltadatabase.model import (
     ReadinessCheck,
     Result,
     StoreReport,
+    StoreSight,
 )
 from deltadatabase.placement.health import Heartbeats
 from deltadatabase.placement.membership import Member, Placement
@@ -102,6 +103,7 @@ class Cluster:
         self._start_failure: tuple[str, str] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._reserving: Command | None = None
+        self._without_store: set[str] = set()
         router.on_foreign_term = self._foreign_term
         router.on_epochs_low = self._epochs_low
 
@@ -120,13 +122,15 @@ class Cluster:
 
     def readiness(self) -> Sequence[ReadinessCheck]:
         """Whether data is served now, and if not, why."""
-        closed = self._router.closed
+        closures = self._router.closures
         serving = bool(self._members)
         failure = None if serving else self._start_failure
         placement = self._router.placement
         owned = placement is not None and not placement.orphans()
         return [
-            ReadinessCheck("store", True, "ok", "probed by each worker before it joined")
+            ReadinessCheck("store", False, STORE_GONE, closures[STORE_GONE])
+            if STORE_GONE in closures
+            else ReadinessCheck("store", True, "ok", "probed by each worker before it joined")
             if failure is None and (serving or self._database_id)
             else ReadinessCheck("store", False, *(failure or ("no_worker", "no worker has opened it yet"))),
             ReadinessCheck("workers", True, "ok", f"workers={len(self._members)}")
@@ -136,8 +140,8 @@ class Cluster:
             if placement is not None and owned
             else ReadinessCheck("placement", False, "no_owner", "some shards have no owner"),
             ReadinessCheck("ownership", True, "ok", "no other main worker was seen on this store")
-            if closed is None
-            else ReadinessCheck("ownership", False, *closed),
+            if FOREIGN_WRITER not in closures
+            else ReadinessCheck("ownership", False, FOREIGN_WRITER, closures[FOREIGN_WRITER]),
         ]
 
     # -- memberships -------------------------------------------------------------------
@@ -184,7 +188,9 @@ class Cluster:
         log.info("worker joined", worker_id=info.worker_id, workers=len(self._members), epoch=self.epoch)
         return membership
 
-    def heard(self, instance_id: str, highest_epoch_stored: int) -> None:
+    def heard(
+        self, instance_id: str, highest_epoch_stored: int, sight: StoreSight = StoreSight.UNSPECIFIED
+    ) -> None:
         """Take a heartbeat in. Ignored for who is no member."""
         membership = self._members.get(instance_id)
         if membership is None:
@@ -194,6 +200,11 @@ class Cluster:
         self._seen(membership, membership.info.state)
         if highest_epoch_stored > self._reserved():
             self._close_foreign()
+        if sight is StoreSight.GONE:
+            self._without_store.add(instance_id)
+        elif sight is StoreSight.HELD:
+            self._without_store.discard(instance_id)
+        self._close_or_reopen()
 
     async def drain(self, instance_id: str) -> None:
         """Move everything away from a member; returns when it owns nothing any more."""
@@ -211,6 +222,8 @@ class Cluster:
         self._heartbeats.forget(instance_id)
         self._reports.pop(instance_id, None)
         self._router.leave(instance_id)
+        self._without_store.discard(instance_id)
+        self._close_or_reopen()
         info = membership.info
         if info.state is not MemberState.DRAINING and len(self._gone) < GONE_KEPT_MAX:
             self._gone[info.worker_id] = msgspec.structs.replace(info, state=MemberState.UNREACHABLE)
@@ -269,8 +282,9 @@ class Cluster:
                 raise Conflict("the worker's store holds another database", code="other_database")
             if database.highest_epoch > self._reserved():
                 self._close_foreign()
-            if self._router.closed is not None:
-                raise Conflict(self._router.closed[1], code=self._router.closed[0])
+            # A store that was gone for others is no obstacle: this worker has just opened it.
+            if (detail := self._router.closures.get(FOREIGN_WRITER)) is not None:
+                raise Conflict(detail, code=FOREIGN_WRITER)
             return
         known = max(database.highest_epoch, self._state.epoch_limit(database.database_id))
         limit = known + EPOCH_BLOCK
@@ -320,9 +334,21 @@ class Cluster:
         self._close_foreign()
 
     def _close_foreign(self) -> None:
-        if self._router.closed is None:
+        if FOREIGN_WRITER not in self._router.closures:
             log.error("another main worker uses this store; stop one of the two, then restart the other")
-            self._router.closed = ("foreign_writer", "another main worker uses this store")
+            self._router.close(FOREIGN_WRITER, "another main worker uses this store")
+
+    def _close_or_reopen(self) -> None:
+        """Serve data only while no member misses the database in its store."""
+        closed = STORE_GONE in self._router.closures
+        if self._without_store and not closed:
+            log.error("the store does not hold this database any more; restore it", code=STORE_GONE)
+            self._router.close(STORE_GONE, "the store does not hold this database any more")
+        elif closed and not self._without_store:
+            log.info("no member misses the database in its store any more; serving goes on")
+            # A schema that was not found meanwhile would be taken for none, and validate nothing.
+            self._router.revisions.raise_all()
+            self._router.reopen(STORE_GONE)
 
     def _seen(self, membership: Membership, state: MemberState) -> None:
         membership.info = msgspec.structs.replace(

@@ -14,6 +14,7 @@ Safe beside running workers, because nothing is overwritten but what was read:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
@@ -162,9 +163,22 @@ class Checker:
             if present is None or present.data != wanted:
                 return _finding(kind, name, Action.LEFT_TO_WORKER)
         again = await self._read(entity_path(*name))
-        if again is None or again.etag != stored.etag:
+        if again is None:
+            # Its worker has removed an old tombstone, with the meta file that was there before ours.
+            await self._withdraw(name, wanted)
+            return None
+        if again.etag != stored.etag:
             return _finding(kind, name, Action.LEFT_TO_WORKER)
         return _finding(kind, name, Action.REBUILT)
+
+    async def _withdraw(self, name: Name, written: bytes) -> None:
+        """Remove the meta file that this scrub wrote for an entity that is gone, and no other."""
+        present = await self._read(meta_path(*name))
+        if present is None or present.data != written or not self._store.removes:
+            # Where entities only vanish by somebody else's hand, the next scrub tells the orphan.
+            return
+        with contextlib.suppress(VersionMismatch):
+            await self._store.remove(meta_path(*name), present.etag)
 
     async def _settled(self, name: Name, stored: Stored, meta: Stored | None) -> bool:
         await asyncio.sleep(self._pause_s)
@@ -193,7 +207,13 @@ class Checker:
             return False
         # The meta file first: broken off in between, a tombstone without one is left, not an orphan.
         await self._store.delete(meta_path(*name))
-        await self._store.delete(entity_path(*name))
+        if not self._store.removes:
+            await self._store.delete(entity_path(*name))
+            return True
+        try:
+            await self._store.remove(entity_path(*name), stored.etag)
+        except VersionMismatch:
+            return False
         return True
 
     def _count(self, verdict: Verdict, stored: Stored) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from deltadatabase.clock import Random
-from deltadatabase.errors import StartupError
+from deltadatabase.errors import DeltaError, StartupError
 from deltadatabase.limits import LIST_PAGE_MAX, PRESENCE_VALID_S, TOMBSTONE_AGE_S
 from deltadatabase.storage.base import ObjectInfo, Store, When
 from deltadatabase.storage.database import begin_maintenance, end_maintenance, read_database
@@ -85,7 +85,14 @@ async def offline(store: Store, token: str, *, rules: Rules, random: Random) -> 
         yield Offline(store, token, now_ms)
     finally:
         # Also when cancelled: a flag that stays keeps every worker out.
-        await asyncio.shield(end_maintenance(store, token))
+        try:
+            await asyncio.shield(end_maintenance(store, token))
+        except DeltaError as exc:
+            raise StartupError(
+                f"the maintenance flag could not be cleared, no worker starts: {exc.detail}; clear it with "
+                "deltadb scrub -end-maintenance",
+                code="store_unreachable",
+            ) from exc
 
 
 async def store_time_ms(store: Store, random: Random) -> int:

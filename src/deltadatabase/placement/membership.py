@@ -64,6 +64,10 @@ class Placement:
             if owner == instance_id:
                 self.owners[shard] = None
 
+    def release(self) -> None:
+        """Take every shard from its owner; ``apply`` then gives each a new term."""
+        self.owners = [None] * self.shards
+
     def instance_of(self, worker_id: str) -> str | None:
         """Return the live instance of a worker id, if any."""
         return next((m.instance_id for m in self.members.values() if m.worker_id == worker_id), None)

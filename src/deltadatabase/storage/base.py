@@ -44,11 +44,13 @@ class Store(Protocol):
 
     Raises (all methods):
         Unavailable: the store cannot be reached or refuses; certainly nothing was changed.
-        OutcomeUnknown: puts and deletes only: it may or may not have been applied.
+        OutcomeUnknown: changes only (put, remove, delete): it may or may not have been applied.
         StoreFull: puts only: no room, or read-only.
     """
 
     backend: str
+    removes: bool
+    """Whether ``remove`` is supported. Where it is not, an entity's tombstone stays."""
 
     async def put(self, path: str, data: bytes, condition: Condition) -> str:
         """Store ``data`` atomically and durably; return the new ETag.
@@ -81,6 +83,15 @@ class Store(Protocol):
 
     async def folders(self, prefix: str) -> Sequence[str]:
         """Names (without slash) of the folders directly below ``prefix``, ascending."""
+        ...
+
+    async def remove(self, path: str, etag: str) -> None:
+        """Remove an object if it is still the one that ``etag`` names, atomically and durably.
+
+        Raises:
+            VersionMismatch: the ETag is not current, or there is no object.
+            Internal: the store does not support it (``removes`` is False).
+        """
         ...
 
     async def delete(self, path: str) -> None:

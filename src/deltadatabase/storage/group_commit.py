@@ -261,9 +261,9 @@ class GroupCommitter:
         """Compare and rename, under the lock."""
         if commit.condition is not When.ALWAYS:
             try:
-                current = digest(commit.target.read_bytes())
+                current: str | None = digest(commit.target.read_bytes())
             except FileNotFoundError:
-                current = ""
+                current = None
             if commit.condition is When.ABSENT and current:
                 raise AlreadyExists("an object of this name exists")
             if commit.condition is not When.ABSENT and current != commit.condition:
@@ -274,7 +274,7 @@ class GroupCommitter:
         # gone) is a refusal that changed nothing. Afterwards only the sync itself can fail.
         try:
             _open_once(folder, folders)
-            _move(commit)
+            self._move_in_time(commit)
         except FileNotFoundError:
             # Somebody removed the folder since.
             if (stale := folders.pop(folder, None)) is not None:
@@ -282,7 +282,14 @@ class GroupCommitter:
             self._durable_folders = {self._root}
             self._make_folder(folder)
             _open_once(folder, folders)
-            _move(commit)
+            self._move_in_time(commit)
+
+    def _move_in_time(self, commit: Commit) -> None:
+        # A process that was stopped for long must not surprise those who have long been told that
+        # the outcome is unknown, and who may have looked.
+        if self._clock.monotonic_s() >= commit.deadline_s:
+            raise Unavailable("the commit came too late and was not made")
+        _move(commit)
 
     def _make_folder(self, folder: Path) -> None:
         """Make a folder durably. One made by another process counts only once synced here."""

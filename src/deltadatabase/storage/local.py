@@ -65,6 +65,7 @@ class DirectoryObjects:
     """
 
     backend = "directory"
+    removes = True
 
     def __init__(
         self, root: Path, *, clock: Clock, random: Random, on_fatal: Callable[[str], object] = exit_at_once
@@ -95,6 +96,9 @@ class DirectoryObjects:
 
     async def put(self, path: str, data: bytes, condition: Condition) -> str:
         return await self._commit(path, data, condition)
+
+    async def remove(self, path: str, etag: str) -> None:
+        await self._commit(path, None, etag)
 
     async def delete(self, path: str) -> None:
         await self._commit(path, None, When.ALWAYS)

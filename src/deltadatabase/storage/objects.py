@@ -21,7 +21,14 @@ import obstore
 from obstore.store import MemoryStore, S3Store
 
 from deltadatabase import limits
-from deltadatabase.errors import Internal, OutcomeUnknown, StartupError, Unavailable
+from deltadatabase.errors import (
+    Internal,
+    NotFound,
+    OutcomeUnknown,
+    StartupError,
+    Unavailable,
+    VersionMismatch,
+)
 from deltadatabase.settings.values import Secret
 from deltadatabase.storage.base import Condition, ObjectInfo, Stored, When
 from deltadatabase.storage.failures import (
@@ -71,6 +78,7 @@ class MemoryObjects:
     """Objects in this process's memory, gone with it. Fulfils ``Store``."""
 
     backend = "memory"
+    removes = True
 
     def __init__(self) -> None:
         # Called synchronously: 2 µs a call, where the asynchronous form costs a thread hop.
@@ -112,6 +120,19 @@ class MemoryObjects:
         _check_folder(prefix)
         return _folder_names(self._store.list_with_delimiter(prefix or None)["common_prefixes"])
 
+    async def remove(self, path: str, etag: str) -> None:
+        # Both calls are synchronous, so nothing of this event loop comes between them.
+        try:
+            current = self._store.head(path)["e_tag"]
+        except FAILURES as exc:
+            failure = read_failure(exc)
+            raise (
+                VersionMismatch("there is no object") if isinstance(failure, NotFound) else failure
+            ) from None
+        if current != etag:
+            raise VersionMismatch("the object changed")
+        await self.delete(path)
+
     async def delete(self, path: str) -> None:
         try:
             self._store.delete(path)
@@ -126,13 +147,15 @@ class MemoryObjects:
 class S3Objects:
     """Objects in a bucket of an S3-compatible server. Fulfils ``Store``.
 
-    Every call ends within ``limits.STORE_TIMEOUT_S`` seconds.
+    Every call ends within ``limits.STORE_TIMEOUT_S`` seconds, a listing within that time for each
+    ``limits.LIST_PAGE_MAX`` objects.
 
     Raises:
         StartupError: ``bad_flag``, ``store_refused``: the settings make no usable client.
     """
 
     backend = "s3"
+    removes = False
 
     def __init__(self, settings: S3Settings) -> None:
         self.settings = settings
@@ -198,6 +221,10 @@ class S3Objects:
         _, folders = await self._entries(prefix)
         return _folder_names(folders)
 
+    async def remove(self, path: str, etag: str) -> None:
+        # obstore's delete takes no condition: a late one would destroy a newer write.
+        raise Internal("this store cannot remove an object under a condition")
+
     async def delete(self, path: str) -> None:
         try:
             await _in_time(obstore.delete_async(self._store, path))
@@ -222,10 +249,13 @@ class S3Objects:
 
     async def _page(self, prefix: str, after: str, limit: int) -> Sequence[ObjectInfo]:
         """The next ``limit`` objects directly in a folder that has no folders in it."""
-
-        async def collect() -> list[ObjectInfo]:
-            found: list[ObjectInfo] = []
-            async for chunk in obstore.list(self._store, prefix, offset=after or None, chunk_size=limit):
+        found: list[ObjectInfo] = []
+        try:
+            # In the chunks that a server gives at once, so that each of them has its time.
+            chunks = obstore.list(
+                self._store, prefix, offset=after or None, chunk_size=min(limit, limits.LIST_PAGE_MAX)
+            )
+            while len(found) < limit and (chunk := await _in_time(anext(chunks, None))) is not None:
                 # What others put deeper is not ours, and where it would come differs by server.
                 # obstore sends the offset without a closing slash, so more may come than was asked for.
                 found += [
@@ -233,14 +263,9 @@ class S3Objects:
                     for meta in chunk
                     if "/" not in meta["path"][len(prefix) :] and meta["path"] > after
                 ]
-                if len(found) >= limit:
-                    break
-            return found[:limit]
-
-        try:
-            return await _in_time(collect())
         except FAILURES as exc:
             raise read_failure(exc) from None
+        return found[:limit]
 
     async def _entries(self, prefix: str) -> tuple[Sequence[ObjectInfo], Sequence[str]]:
         """Objects, and folders with their closing slash, directly in a folder."""

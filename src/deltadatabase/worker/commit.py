@@ -8,7 +8,7 @@ conditional on exactly the object that the decision was made from.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -24,21 +24,21 @@ from deltadatabase.errors import (
     Unavailable,
     VersionMismatch,
 )
-from deltadatabase.limits import COMMIT_ATTEMPTS_MAX, ENTITY_WAITERS_MAX
+from deltadatabase.limits import (
+    COMMIT_ATTEMPTS_MAX,
+    ENTITY_WAITERS_MAX,
+    RECENT_WRITES_MAX,
+    TOMBSTONE_AGE_S,
+)
 from deltadatabase.model import Command, Header, Op, Result
 from deltadatabase.storage.base import Store, When
 from deltadatabase.storage.paths import entity_path
 from deltadatabase.worker.cache import Cache, Entry, Name
-from deltadatabase.worker.engine import (
-    Unchanged,
-    applied_version,
-    check_owner,
-    decide,
-    etag_of,
-    live_etag,
-)
+from deltadatabase.worker.engine import applied_version, check_owner, etag_of, live_etag, plan
 from deltadatabase.worker.locks import EntityLocks
 from deltadatabase.worker.ports import Lease, Schemas, Sealer, Sidecar
+from deltadatabase.worker.tombstones import Tombstones
+from deltadatabase.worker.writes import Attempt, PendingWrite, WriteQueue
 
 RETRY_DELAY_S = 0.05
 
@@ -54,6 +54,8 @@ class Committer:
         clock: wall time for headers, monotonic time for deadlines.
         lease: asked before each put.
         sidecar: told of each commit; None: no meta files.
+        tombstone_age_s: seconds for which a tombstone is kept, where the store can remove it safely.
+        recent_writes_max: how many earlier writes a header remembers.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class Committer:
         clock: Clock,
         lease: Lease,
         sidecar: Sidecar | None,
+        tombstone_age_s: float = TOMBSTONE_AGE_S,
+        recent_writes_max: int = RECENT_WRITES_MAX,
     ) -> None:
         self._store = store
         self._sealer = sealer
@@ -74,9 +78,13 @@ class Committer:
         self._clock = clock
         self._lease = lease
         self._sidecar = sidecar
+        self._recent_writes_max = recent_writes_max
         self._locks = EntityLocks(waiters_max=ENTITY_WAITERS_MAX)
+        self._tombstones = (
+            Tombstones(self._remove_tombstone, clock=clock, age_s=tombstone_age_s) if store.removes else None
+        )
         self._seen_terms: dict[int, int] = {}
-        self._running: set[asyncio.Task[Result]] = set()
+        self._writes = WriteQueue(self._locks, self._commit, waiting_max=ENTITY_WAITERS_MAX)
 
     def fast(self, command: Command) -> Result | None:
         """Answer a read from the cache, without a wait; None when that can't be done.
@@ -108,10 +116,8 @@ class Committer:
         validated = Result()
         if command.op is Op.PUT and not command.validated:
             validated = await self._validate(command)
-        task = asyncio.create_task(self._write(command))
-        self._running.add(task)
-        task.add_done_callback(self._finished)
-        result = await asyncio.shield(task)
+        name = (command.schema_id, command.key)
+        result = await self._writes.write(name, PendingWrite(command, self._clock.monotonic_s()))
         if validated.schema_hash or validated.validate_us:
             return msgspec.structs.replace(
                 result, schema_hash=validated.schema_hash, validate_us=validated.validate_us
@@ -119,14 +125,10 @@ class Committer:
         return result
 
     async def settle(self, timeout_s: float) -> None:
-        """Wait until no write runs any more, at most ``timeout_s`` seconds."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=timeout_s)
-
-    def _finished(self, task: asyncio.Task[Result]) -> None:
-        self._running.discard(task)
-        if not task.cancelled():
-            task.exception()  # Seen here, too: the caller may have gone away.
+        """Wait until no write is under way, at most ``timeout_s`` seconds, and remove nothing more."""
+        await self._writes.settle(timeout_s)
+        if self._tombstones is not None:
+            await self._tombstones.close()
 
     def _check_term(self, command: Command) -> None:
         seen = self._seen_terms.get(command.shard, 0)
@@ -153,21 +155,21 @@ class Committer:
             queue_us = self._us_since(started)
             entry = self._cache.get(name, command.term, self._clock.monotonic_s())
             if entry is None:
-                entry = await self._load(name, command)
+                entry = await self._load(name, command.term)
         return _read_result(entry, command, queue_us=queue_us, store_us=self._us_since(started) - queue_us)
 
     async def _resolve(self, command: Command) -> Result:
         name = (command.schema_id, command.key)
         async with self._locks.hold(name):
             self._check_term(command)
-            entry = await self._load(name, command)
+            entry = await self._load(name, command.term)
         version = applied_version(entry.header, command.write_id)
         if not version or entry.header is None:
             return Result(found=False)
         etag = etag_of(version, command.write_id)
         return Result(found=True, version=version, etag=etag, updated_ms=entry.header.updated_ms)
 
-    async def _load(self, name: Name, command: Command) -> Entry:
+    async def _load(self, name: Name, term: int) -> Entry:
         """Read the entity afresh into the cache. The caller holds its lock.
 
         Raises:
@@ -177,63 +179,78 @@ class Committer:
         try:
             stored = await self._store.get(entity_path(*name))
         except NotFound:
-            entry = Entry(command.term, None, b"", "", "", self._clock.monotonic_s())
+            entry = Entry(term, None, b"", "", "", self._clock.monotonic_s())
         else:
             header, document = self._sealer().open(stored.data, *name)
-            check_owner(header, command.term)
-            entry = Entry(
-                command.term, header, document, stored.etag, live_etag(header), self._clock.monotonic_s()
-            )
+            check_owner(header, term)
+            entry = Entry(term, header, document, stored.etag, live_etag(header), self._clock.monotonic_s())
+            self._note_tombstone(name, entry)
         self._cache.put(name, entry)
         return entry
 
-    async def _write(self, command: Command) -> Result:
-        name = (command.schema_id, command.key)
-        started = self._clock.monotonic_s()
-        async with self._locks.hold(name):
-            self._check_term(command)
-            attempt = _Attempt(command, started + command.timeout_ms / 1000, self._us_since(started))
-            if self._clock.monotonic_s() > attempt.deadline_s:
-                raise Overloaded("the entity was busy for too long", code="entity_busy")
-            try:
-                return await self._commit(name, attempt)
-            except DeltaError as exc:
-                if attempt.open and exc.certain:
-                    self._cache.evict(name)
-                    raise OutcomeUnknown("the store did not confirm the write in time") from exc
-                if not isinstance(exc, VersionMismatch):
-                    self._cache.evict(name)
-                raise
-            except BaseException:
+    async def _commit(self, name: Name, writes: Sequence[PendingWrite]) -> None:
+        """Commit a group of writes of one entity and answer each. The caller holds its lock."""
+        writes = self._wanted(writes)
+        if not writes:
+            return
+        attempt = Attempt(writes)
+        try:
+            await self._commit_plan(name, attempt)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, each write must be answered
+            # What the store certainly refused changed nothing: reads of the cached value go on.
+            certain = isinstance(exc, DeltaError) and exc.certain and not isinstance(exc, NotOwner)
+            if attempt.open or not certain:
                 self._cache.evict(name)
-                raise
+            attempt.fail(exc)
+        except BaseException:
+            self._cache.evict(name)
+            raise
 
-    async def _commit(self, name: Name, attempt: _Attempt) -> Result:
-        command = attempt.command
-        entry = self._cache.get(name, command.term, self._clock.monotonic_s())
+    def _wanted(self, writes: Sequence[PendingWrite]) -> Sequence[PendingWrite]:
+        """Refuse what came under an earlier term or too late; the rest has one term."""
+        now_s = self._clock.monotonic_s()
+        newest = max(writes, key=lambda write: write.command.term)
+        wanted: list[PendingWrite] = []
+        for write in writes:
+            try:
+                self._check_term(newest.command)
+                self._check_term(write.command)
+            except NotOwner as exc:
+                write.fail(exc)
+                continue
+            if now_s > write.deadline_s:
+                write.fail(Overloaded("the entity was busy for too long", code="entity_busy"))
+                continue
+            write.queue_us = int((now_s - write.queued_s) * 1e6)
+            wanted.append(write)
+        return wanted
+
+    async def _commit_plan(self, name: Name, attempt: Attempt) -> None:
+        entry = self._cache.get(name, attempt.term, self._clock.monotonic_s())
         if entry is None:
-            entry = await self._load(name, command)
+            entry = await self._load(name, attempt.term)
+        commands = [write.command for write in attempt.writes]
         for _ in range(COMMIT_ATTEMPTS_MAX):
-            decision = decide(entry.header, command, self._clock.wall_ms())
-            if isinstance(decision, Unchanged):
-                return attempt.unchanged(decision)
+            made = attempt.plan = plan(entry.header, commands, self._clock.wall_ms(), self._recent_writes_max)
+            if made.header is None:
+                attempt.succeed()
+                return
             sealing = self._clock.monotonic_s()
-            sealed = self._sealer().seal(decision.header, command.document)
+            sealed = self._sealer().seal(made.header, made.document)
             attempt.seal_us += self._us_since(sealing)
             putting = self._clock.monotonic_s()
-            fresh = await self._put(name, attempt, entry.store_etag, sealed, decision.header)
+            fresh = await self._put(name, attempt, entry.store_etag, sealed, made.header, made.document)
             attempt.store_us += self._us_since(putting)
-            version = applied_version(fresh.header, command.write_id)
-            if version and fresh.header is not None:
+            if applied_version(fresh.header, made.header.write_id):
                 if self._sidecar is not None:
                     self._sidecar.note(*name, sealed)
-                etag = "" if decision.header.tombstone else etag_of(version, command.write_id)
-                return attempt.written(version, etag, decision.header.updated_ms, decision.created)
+                attempt.succeed()
+                return
             entry = fresh
         raise Unavailable("other writers kept changing this entity", code="contended")
 
     async def _put(
-        self, name: Name, attempt: _Attempt, store_etag: str, sealed: bytes, header: Header
+        self, name: Name, attempt: Attempt, store_etag: str, sealed: bytes, header: Header, document: bytes
     ) -> Entry:
         """Put the sealed entity, and find out what is stored now. The caller holds its lock.
 
@@ -244,7 +261,6 @@ class Committer:
         Raises:
             OutcomeUnknown: it could not be found out in time.
         """
-        command = attempt.command
         condition = store_etag or When.ABSENT
         while True:
             if not self._lease.holds():
@@ -264,72 +280,42 @@ class Committer:
                 await self._pause(attempt)
                 continue
             entry = Entry(
-                command.term,
-                header,
-                b"" if header.tombstone else command.document,
-                new_etag,
-                live_etag(header),
-                self._clock.monotonic_s(),
+                attempt.term, header, document, new_etag, live_etag(header), self._clock.monotonic_s()
             )
             self._cache.put(name, entry)
+            self._note_tombstone(name, entry)
             return entry
 
-    async def _reload(self, name: Name, attempt: _Attempt) -> Entry:
+    def _note_tombstone(self, name: Name, entry: Entry) -> None:
+        if self._tombstones is not None and entry.header is not None and entry.header.tombstone:
+            self._tombstones.note(name, entry.store_etag)
+
+    async def _remove_tombstone(self, name: Name, store_etag: str) -> None:
+        async with self._locks.hold(name, bounded=False):
+            if not self._lease.holds():
+                return  # The next owner meets it and notes it for itself.
+            self._cache.evict(name)
+            await self._store.remove(entity_path(*name), store_etag)
+            if self._sidecar is not None:
+                self._sidecar.forget(*name)
+
+    async def _reload(self, name: Name, attempt: Attempt) -> Entry:
         """Read afresh until the store answers or the deadline has passed."""
         while True:
             try:
-                return await self._load(name, attempt.command)
+                return await self._load(name, attempt.term)
             except Unavailable as exc:
                 if isinstance(exc, NotOwner) or exc.code == "key_unavailable":
                     raise
                 await self._pause(attempt)
 
-    async def _pause(self, attempt: _Attempt) -> None:
+    async def _pause(self, attempt: Attempt) -> None:
         if self._clock.monotonic_s() + RETRY_DELAY_S > attempt.deadline_s:
             raise OutcomeUnknown("the store did not confirm the write in time")
         await asyncio.sleep(RETRY_DELAY_S)
 
     def _us_since(self, started_s: float) -> int:
         return int((self._clock.monotonic_s() - started_s) * 1e6)
-
-
-class _Attempt:
-    """What one write has done so far.
-
-    ``open``: a put went out that may have landed, or may land yet.
-    """
-
-    __slots__ = ("command", "deadline_s", "open", "queue_us", "seal_us", "store_us")
-
-    def __init__(self, command: Command, deadline_s: float, queue_us: int) -> None:
-        self.command = command
-        self.deadline_s = deadline_s
-        self.open = False
-        self.queue_us = queue_us
-        self.seal_us = 0
-        self.store_us = 0
-
-    def unchanged(self, decision: Unchanged) -> Result:
-        return Result(
-            version=decision.version,
-            etag=decision.etag,
-            updated_ms=decision.updated_ms,
-            found=decision.found,
-            queue_us=self.queue_us,
-            store_us=self.store_us,
-        )
-
-    def written(self, version: int, etag: str, updated_ms: int, created: bool) -> Result:
-        return Result(
-            version=version,
-            etag=etag,
-            updated_ms=updated_ms,
-            created=created,
-            found=True,
-            queue_us=self.queue_us,
-            seal_us=self.seal_us,
-            store_us=self.store_us,
-        )
 
 
 def _read_result(entry: Entry, command: Command, *, queue_us: int = 0, store_us: int = 0) -> Result:

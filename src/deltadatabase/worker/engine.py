@@ -1,9 +1,11 @@
-"""What a write does to an entity, decided from its present header. Pure.
+"""What writes do to an entity, decided from its present header. Pure.
 
 The caller holds the entity's lock and performs what is decided (``commit.py``).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import msgspec
 
@@ -29,6 +31,21 @@ class Unchanged(msgspec.Struct, frozen=True):
 
 
 Decision = Write | Unchanged
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What several writes of one entity come to, each made on what the one before it left.
+
+    Attributes:
+        outcomes: for each command what it does, or why it is refused. None of them may be
+            answered before ``header`` is committed, refusals included: they follow from it.
+        header: to be sealed and put; None when nothing changes.
+        document: what ``header`` describes, b"" for a tombstone.
+    """
+
+    outcomes: tuple[Decision | VersionMismatch, ...]
+    header: Header | None
+    document: bytes
 
 
 def etag_of(version: int, write_id: bytes) -> str:
@@ -80,13 +97,48 @@ def check_conditions(header: Header | None, command: Command) -> None:
         raise VersionMismatch("entity is in a version that If-None-Match excludes", etag=current)
 
 
-def decide(header: Header | None, command: Command, now_ms: int) -> Decision:
+def plan(
+    header: Header | None, commands: Sequence[Command], now_ms: int, recent_max: int = RECENT_WRITES_MAX
+) -> Plan:
+    """Decide what writes of one term do to one entity, in turn, as one object to be put.
+
+    The header remembers all of them: who finds the last one's write id in the store knows that
+    the whole plan was committed.
+
+    Args:
+        header: as for ``decide``.
+        commands: PUTs and DELETEs, in the order in which they came.
+        now_ms: as for ``decide``.
+        recent_max: how many writes before the last one the header remembers, or all of the plan's.
+
+    Raises:
+        NotOwner: a newer term was met.
+    """
+    outcomes: list[Decision | VersionMismatch] = []
+    recent_max = max(recent_max, len(commands) - 1)
+    made, document = None, b""
+    for command in commands:
+        try:
+            outcome: Decision | VersionMismatch = decide(header, command, now_ms, recent_max)
+        except VersionMismatch as exc:
+            outcome = exc
+        if isinstance(outcome, Write):
+            header = made = outcome.header
+            document = b"" if made.tombstone else command.document
+        outcomes.append(outcome)
+    return Plan(tuple(outcomes), made, document)
+
+
+def decide(
+    header: Header | None, command: Command, now_ms: int, recent_max: int = RECENT_WRITES_MAX
+) -> Decision:
     """Decide what a PUT or DELETE does to the entity whose newest stored header is ``header``.
 
     Args:
         header: None when no object was ever stored, or its tombstone was removed.
         command: the write.
         now_ms: wall clock; the entity's time never goes back even if the clock does.
+        recent_max: how many of the writes before it the new header remembers.
 
     Raises:
         NotOwner: a newer term was met.
@@ -104,7 +156,7 @@ def decide(header: Header | None, command: Command, now_ms: int) -> Decision:
         return Unchanged(version, "", 0 if header is None else header.updated_ms, found=False)
     recent: tuple[RecentWrite, ...] = ()
     if header is not None:
-        recent = (RecentWrite(header.version, header.write_id), *header.recent)[:RECENT_WRITES_MAX]
+        recent = (RecentWrite(header.version, header.write_id), *header.recent)[:recent_max]
     return Write(
         Header(
             schema_id=command.schema_id,

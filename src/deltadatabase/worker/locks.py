@@ -25,8 +25,12 @@ class EntityLocks:
         self._waiters_max = waiters_max
 
     @asynccontextmanager
-    async def hold(self, name: Hashable) -> AsyncIterator[None]:
+    async def hold(self, name: Hashable, *, bounded: bool = True) -> AsyncIterator[None]:
         """Hold the entity's lock.
+
+        Args:
+            name: the entity.
+            bounded: False for a caller that is one however many wait behind it.
 
         Raises:
             Overloaded: too many are waiting for this entity already.
@@ -34,7 +38,7 @@ class EntityLocks:
         slot = self._slots.get(name)
         if slot is None:
             slot = self._slots[name] = _Slot()
-        elif slot.users > self._waiters_max:
+        elif bounded and slot.users > self._waiters_max:
             raise Overloaded("too many requests wait for this entity", code="entity_busy")
         slot.users += 1
         try:

@@ -24,7 +24,7 @@ from deltadatabase.limits import (
     MEMBERSHIP_TIMEOUT_S,
     TEMPLATE_POLL_S,
 )
-from deltadatabase.model import StoreReport
+from deltadatabase.model import StoreReport, StoreSight
 from deltadatabase.rpc.convert import encode_store_report
 from deltadatabase.rpc.pb import main_worker_pb2 as pb
 from deltadatabase.rpc.pb import main_worker_pb2_grpc as pb_grpc
@@ -91,6 +91,12 @@ class Polled(Protocol):
     async def highest_epoch(self) -> int: ...
 
 
+class Checked(Protocol):
+    """Tells whether the store still holds the database. Never raises a DeltaError."""
+
+    async def look(self) -> StoreSight: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Applicant:
     """Who asks to join.
@@ -116,7 +122,7 @@ class Applicant:
     message_bytes_max: int
 
 
-Opened = Callable[[Keyring], Awaitable[tuple[StoreReport, Polled]]]
+Opened = Callable[[Keyring], Awaitable[tuple[StoreReport, Polled, Checked]]]
 """Opens (or keeps) the store with these keys. Raises StartupError."""
 
 
@@ -153,6 +159,7 @@ class MembershipClient:
         self._sent: dict[int, float] = {}
         self._polls = False
         self._highest_epoch = 0
+        self._sight = StoreSight.UNSPECIFIED
         self._drained = asyncio.Event()
         self._call: Call | None = None
         self._writing = asyncio.Lock()
@@ -173,7 +180,7 @@ class MembershipClient:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
                 keyring = await self._join(call)
             try:
-                report, polled = await self._opened(keyring)
+                report, polled, checked = await self._opened(keyring)
             except StartupError as exc:
                 failure = pb.StartFailed(code=exc.code, detail=exc.detail)
                 await self._send(call, pb.WorkerMessage(start_failed=failure))
@@ -181,11 +188,13 @@ class MembershipClient:
                 await call.code()
                 raise
             self._highest_epoch = report.database.highest_epoch
+            self._sight = StoreSight.UNSPECIFIED
             await self._send(call, pb.WorkerMessage(ready=pb.Ready(store=encode_store_report(report))))
             self._call = call
             tasks = [
                 asyncio.create_task(self._beat(call)),
                 asyncio.create_task(self._poll(call, polled)),
+                asyncio.create_task(self._look(checked)),
             ]
             await self._listen(call)
         except (grpc.RpcError, asyncio.InvalidStateError, TimeoutError) as exc:
@@ -292,7 +301,11 @@ class MembershipClient:
             sequence += 1
             self._sent[sequence] = self._clock.monotonic_s()
             self._sent.pop(sequence - HEARTBEATS_KEPT, None)
-            beat = pb.WorkerHeartbeat(sequence=sequence, highest_epoch_stored=self._highest_epoch)
+            beat = pb.WorkerHeartbeat(
+                sequence=sequence,
+                highest_epoch_stored=self._highest_epoch,
+                store=f"STORE_SIGHT_{self._sight.name}",
+            )
             await self._send(call, pb.WorkerMessage(heartbeat=beat))
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
@@ -312,6 +325,12 @@ class MembershipClient:
             if templates != known:
                 known = templates
                 await self._send(call, pb.WorkerMessage(templates=pb.TemplateSnapshot(etags=templates)))
+
+    async def _look(self, checked: Checked) -> None:
+        # Each member looks: a directory may be gone for one machine alone.
+        while True:
+            await asyncio.sleep(TEMPLATE_POLL_S)
+            self._sight = await checked.look()
 
     async def _send(self, call: Call, message: pb.WorkerMessage) -> None:
         async with self._writing:

@@ -11,13 +11,14 @@ from typing import Final
 from deltadatabase.clock import Clock
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.format import is_tombstone_size
-from deltadatabase.errors import Invalid, NotFound
+from deltadatabase.errors import Corrupt, Invalid, NotFound
 from deltadatabase.limits import CACHE_BYTES_DEFAULT, KIB
 from deltadatabase.model import Command, Op, Result, StoreReport
 from deltadatabase.schema.registry import SchemaRegistry
 from deltadatabase.schema.validator import CompiledSchema, compile_schema
 from deltadatabase.storage.base import Store
 from deltadatabase.storage.database import reserve_epochs
+from deltadatabase.worker.alarm import IntegrityAlarm
 from deltadatabase.worker.cache import Cache
 from deltadatabase.worker.commit import Committer
 from deltadatabase.worker.ports import Lease
@@ -75,6 +76,7 @@ class Node:
         self._store = store
         self._clock = clock
         self._lease = lease
+        self._alarm = IntegrityAlarm(clock)
         self._sidecar = (
             MetaSidecar(store, lambda sealed: sealer().meta_json(sealed)) if options.meta_sidecar else None
         )
@@ -88,7 +90,11 @@ class Node:
         """Execute any command. Raises DeltaError."""
         match command.op:
             case Op.GET | Op.PUT | Op.DELETE | Op.RESOLVE | Op.VALIDATE:
-                return await self._committer.execute(command)
+                try:
+                    return await self._committer.execute(command)
+                except Corrupt:
+                    self._alarm.raised(command)
+                    raise
             case Op.SCHEMA_GET:
                 return await self._schema_get(command.schema_id)
             case Op.SCHEMA_PUT:
@@ -114,7 +120,10 @@ class Node:
         raise Invalid("command is not known to this worker", code="unknown_op")
 
     async def settle(self, timeout_s: float) -> None:
-        """Let running writes and pending meta files end, each at most ``timeout_s`` seconds."""
+        """Let running writes and pending meta files end, each at most ``timeout_s`` seconds.
+
+        Called once, when nothing more will be asked of this worker.
+        """
         await self._committer.settle(timeout_s)
         if self._sidecar is not None:
             await self._sidecar.flush(timeout_s)

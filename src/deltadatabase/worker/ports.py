@@ -20,6 +20,8 @@ class Sidecar(Protocol):
 
     def note(self, schema_id: str, key: str, sealed: bytes) -> None: ...
 
+    def forget(self, schema_id: str, key: str) -> None: ...
+
 
 class CheckedSchema(Protocol):
     """One version of a schema, ready to check documents (``schema.validator``)."""

@@ -19,10 +19,18 @@ from deltadatabase.rpc.channels import Tls
 from deltadatabase.rpc.exchange import ExchangeService
 from deltadatabase.storage.base import Store
 from deltadatabase.telemetry.logging import get_logger
-from deltadatabase.worker.membership import Applicant, Identity, MembershipClient, MembershipLease, Polled
+from deltadatabase.worker.membership import (
+    Applicant,
+    Checked,
+    Identity,
+    MembershipClient,
+    MembershipLease,
+    Polled,
+)
 from deltadatabase.worker.node import Node, NodeOptions
 from deltadatabase.worker.opening import examine, refresh
 from deltadatabase.worker.presence import Presence, PresentLease
+from deltadatabase.worker.store_check import StoreCheck
 from deltadatabase.worker.watching import StoreWatch
 
 SAY_AGAIN_S: Final = 10.0
@@ -199,7 +207,7 @@ class WorkerServer:
                 await channel.close(None)
             await asyncio.sleep(REJOIN_DELAY_S)
 
-    async def _opened(self, keyring: Keyring) -> tuple[StoreReport, Polled]:
+    async def _opened(self, keyring: Keyring) -> tuple[StoreReport, Polled, Checked]:
         """Open the store at the first join; at later ones make sure that the keys still fit."""
         if self._node is None:
             if self._store is None:
@@ -225,7 +233,11 @@ class WorkerServer:
                 self._store, keyring, self._presence, self._node.report, random=self._random
             )
             self._sealer = Sealer(keyring, self._random)
-        return report, StoreWatch(self._store, self._node.templates)
+        return (
+            report,
+            StoreWatch(self._store, self._node.templates),
+            StoreCheck(self._store, report.database.database_id),
+        )
 
     def _current_sealer(self) -> Sealer:
         assert self._sealer is not None

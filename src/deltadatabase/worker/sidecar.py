@@ -31,14 +31,20 @@ class MetaSidecar:
     def __init__(self, store: Store, describe: Callable[[bytes], bytes]) -> None:
         self._store = store
         self._describe = describe
-        self._pending: dict[tuple[str, str], bytes] = {}
+        self._pending: dict[tuple[str, str], bytes | None] = {}
         self._writing: set[tuple[str, str]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.dropped = 0
 
     def note(self, schema_id: str, key: str, sealed: bytes) -> None:
         """Take note of a commit; never blocks. Past the bound the file is left to a scrub."""
-        name = (schema_id, key)
+        self._add((schema_id, key), sealed)
+
+    def forget(self, schema_id: str, key: str) -> None:
+        """Take note that the object is gone: its file goes, too, unless a later commit is noted."""
+        self._add((schema_id, key), None)
+
+    def _add(self, name: tuple[str, str], sealed: bytes | None) -> None:
         if name not in self._pending and len(self._pending) >= PENDING_MAX:
             self.dropped += 1
             return
@@ -59,8 +65,10 @@ class MetaSidecar:
         while (name := self._next()) is not None:
             self._writing.add(name)
             try:
-                text = self._describe(self._pending.pop(name))
-                await self._store.put(meta_path(*name), text, When.ALWAYS)
+                if (sealed := self._pending.pop(name)) is None:
+                    await self._store.delete(meta_path(*name))
+                else:
+                    await self._store.put(meta_path(*name), self._describe(sealed), When.ALWAYS)
             except DeltaError as exc:
                 log.warning("meta file not written; a scrub will rebuild it", code=exc.code)
             finally:

@@ -313,7 +313,7 @@ async def test_a_term_of_another_main_worker_is_reported(world: World) -> None:
 
     def foreign(term: int) -> None:
         seen.append(term)
-        world.router.closed = ("foreign_writer", "another main worker uses this store")
+        world.router.close("foreign_writer", "another main worker uses this store")
 
     world.router.on_foreign_term = foreign
     stranger = make_committer(world.store, clock=world.clock, seed=9)
@@ -331,6 +331,38 @@ async def test_a_term_of_another_main_worker_is_reported(world: World) -> None:
     with pytest.raises(Unavailable) as caught:
         await world.router.get("s", "k")
     assert (seen, caught.value.code) == ([999_999], "foreign_writer")
+
+
+async def test_absence_read_while_the_store_was_gone_is_not_believed_afterwards(world: World) -> None:
+    await world.join("a")
+    await world.router.put_one("s", "k", b"1")
+    world.links["a"].committer._cache.clear()
+    kept = world.store.objects.pop(entity_path("s", "k"))
+    with pytest.raises(NotFound):
+        await world.router.get("s", "k")
+    world.router.close("store_gone", "the store is gone")
+    world.store.objects[entity_path("s", "k")] = kept
+    world.router.reopen("store_gone")
+    assert (await world.router.get("s", "k")).document == b"1"
+
+
+async def test_a_write_under_way_while_the_store_was_gone_has_no_known_outcome(world: World) -> None:
+    await world.join("a")
+    await world.router.put_one("s", "k", b"1")
+    link = world.links["a"]
+    link.mode = "reply_held"
+    writing = asyncio.create_task(world.router.put_one("s", "k", b"2"))
+    await asyncio.sleep(0.01)
+    world.router.close("store_gone", "the store is gone")
+    # What it wrote went with the store, and an older state was put back.
+    world.store.objects.clear()
+    world.router.reopen("store_gone")
+    link.mode = "ok"
+    link.gate.set()
+    with pytest.raises(OutcomeUnknown):
+        await writing
+    with pytest.raises(NotFound):
+        await world.router.get("s", "k")
 
 
 async def test_schema_changes_raise_the_revision_also_when_the_answer_is_lost(world: World) -> None:

@@ -10,6 +10,7 @@ import pytest
 from support.clocks import FakeClock, SeededRandom
 
 from deltadatabase.errors import Conflict, LinkLost, StartupError, Unavailable
+from deltadatabase.gateway.control import sight_of
 from deltadatabase.gateway.forwarding import Router
 from deltadatabase.gateway.members import Cluster, changed_templates
 from deltadatabase.gateway.state import ClusterState
@@ -22,6 +23,7 @@ from deltadatabase.model import (
     Op,
     Result,
     StoreReport,
+    StoreSight,
 )
 
 
@@ -195,6 +197,90 @@ async def test_epochs_of_another_main_worker_close_the_router(world: World) -> N
     with pytest.raises(Unavailable) as caught:
         await world.router.get("s", "k")
     assert caught.value.code == "foreign_writer"
+
+
+async def test_a_store_without_the_database_closes_the_router_until_it_is_back(world: World) -> None:
+    await world.join("a")
+    await world.join("b")
+    world.cluster.heard("a/1", 0, StoreSight.HELD)
+    assert codes(world) == {"ok"}
+    world.cluster.heard("a/1", 0, StoreSight.GONE)
+    world.cluster.heard("b/1", 0, StoreSight.GONE)
+    assert "store_gone" in codes(world)
+    for call in (
+        world.router.get("s", "k"),
+        world.router.put_one("s", "k", b"1"),
+        world.router.schema_list(),
+    ):
+        with pytest.raises(Unavailable) as caught:
+            await call
+        assert (caught.value.code, caught.value.retry_after_s) == ("store_gone", 1.0)
+    # Nothing was looked up: what is not known yet, and what only one has seen, opens nothing.
+    world.cluster.heard("a/1", 0)
+    world.cluster.heard("a/1", 0, StoreSight.HELD)
+    assert "store_gone" in codes(world)
+    world.cluster.heard("b/1", 0, StoreSight.HELD)
+    assert codes(world) == {"ok"}
+
+
+async def test_a_reopened_store_raises_every_term_and_revision(world: World) -> None:
+    await world.join("a")
+    placement = world.router.placement
+    assert placement is not None
+    terms, revision = list(placement.terms), world.router.revisions.revision("never heard of")
+    world.cluster.heard("a/1", 0, StoreSight.GONE)
+    world.cluster.heard("a/1", 0, StoreSight.HELD)
+    assert all(now > before for now, before in zip(placement.terms, terms, strict=True))
+    assert set(placement.owners) == {"a/1"}
+    assert world.router.revisions.revision("never heard of") > revision
+
+
+async def test_a_store_that_is_back_opens_nothing_that_another_main_worker_closed(world: World) -> None:
+    await world.join("a")
+    world.cluster.heard("a/1", 0, StoreSight.GONE)
+    world.cluster.heard("a/1", EPOCH_BLOCK + 1, StoreSight.HELD)
+    world.cluster.heard("a/1", 0, StoreSight.GONE)
+    assert {"foreign_writer", "store_gone"} <= codes(world)
+    for sight in (StoreSight.HELD, StoreSight.GONE, StoreSight.HELD):
+        world.cluster.heard("a/1", 0, sight)
+        with pytest.raises(Unavailable) as caught:
+            await world.router.get("s", "k")
+        assert caught.value.code == "foreign_writer"
+    world.cluster.leave("a/1")
+    assert "foreign_writer" in codes(world)
+    with pytest.raises(Conflict):
+        await world.join("b")
+
+
+async def test_who_has_just_opened_the_store_joins_while_another_misses_it(world: World) -> None:
+    await world.join("a")
+    world.cluster.heard("a/1", 0, StoreSight.GONE)
+    await world.join("b")
+    assert "store_gone" in codes(world)
+    world.cluster.leave("a/1")
+    assert codes(world) == {"ok"}
+
+
+async def test_a_store_that_is_back_waits_for_an_epoch_if_none_is_left(world: World) -> None:
+    await world.join("a")
+    placement = world.router.placement
+    assert placement is not None
+    world.cluster.heard("a/1", 0, StoreSight.GONE)
+    placement.epoch = placement.epoch_limit
+    world.cluster.heard("a/1", 0, StoreSight.HELD)
+    assert "no_owner" in codes(world)
+    await asyncio.sleep(0.05)
+    assert codes(world) == {"ok"}
+
+
+def test_a_sight_of_a_later_version_says_nothing() -> None:
+    assert [sight_of(number) for number in (0, 1, 2, 9, -1)] == [
+        StoreSight.UNSPECIFIED,
+        StoreSight.HELD,
+        StoreSight.GONE,
+        StoreSight.UNSPECIFIED,
+        StoreSight.UNSPECIFIED,
+    ]
 
 
 async def test_a_lost_reply_to_a_reservation_is_recognised(

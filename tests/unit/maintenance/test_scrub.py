@@ -174,6 +174,19 @@ async def test_an_entity_that_changes_right_after_its_meta_file_was_rebuilt_is_l
     assert world.store.objects[META].data == world.meta(world.store.objects[ENTITY].data)
 
 
+async def test_a_tombstone_that_its_worker_removes_meanwhile_leaves_no_meta_file(world):
+    await world.entity(*NAME, tombstone=True, meta=False)
+
+    def before(operation: str, path: str) -> None:
+        if operation == "put" and path == META:
+            store.objects.pop(ENTITY, None)
+
+    store = world.store
+    store.before = before
+    assert await world.found() == {}
+    assert META not in store.objects
+
+
 async def test_the_meta_file_of_an_entity_that_keeps_changing_is_left_to_its_worker(world):
     await world.entity(*NAME, meta=False)
     version = 1
@@ -489,6 +502,18 @@ async def test_old_tombstones_are_removed_offline_and_others_stay(world):
     assert not [path for path in store.objects if path.startswith("cluster/probe/")]
 
 
+@pytest.mark.parametrize("removes", [True, False])
+async def test_a_store_that_compares_when_it_removes_is_asked_to(world, removes):
+    await world.entity("notes", "gone", tombstone=True)
+    store = world.store
+    store.removes = removes
+    store._now_ms += 7_200_000
+    store.log.clear()
+    assert await world.found(remove_tombstones=True) == {"tombstone/removed": 1}
+    operation = "remove" if removes else "delete"
+    assert (operation, entity_path("notes", "gone")) in store.log
+
+
 async def test_without_the_task_no_tombstone_is_removed(world):
     await world.entity("notes", "gone", tombstone=True)
     world.store._now_ms += 7_200_000
@@ -538,7 +563,7 @@ async def test_the_flag_is_set_while_tombstones_go_and_cleared_when_stopped(worl
     seen: list[str] = []
 
     def before(operation: str, path: str) -> None:
-        if operation == "delete" and path.startswith("files/"):
+        if operation in ("delete", "remove") and path.startswith("files/"):
             seen.append(msgspec.json.decode(world.store.objects[DATABASE_PATH].data)["maintenance"])
 
     world.store.before = before

@@ -147,6 +147,25 @@ async def test_a_lock_that_is_never_released_ends_in_503(store: DirectoryObjects
     assert list((store.root / "cluster" / ".tmp").iterdir()) == []
 
 
+@pytest.mark.parametrize("change", ["put", "remove"])
+async def test_a_commit_that_was_stopped_past_its_deadline_changes_nothing(
+    store: DirectoryObjects, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    etag = await store.put(PATH, b"one", When.ABSENT)
+    flock = fcntl.flock
+
+    def stopped_under_the_lock(fd: int, operation: int) -> None:
+        flock(fd, operation)
+        clock.advance(STORE_TIMEOUT_S + 1)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(fcntl, "flock", stopped_under_the_lock)
+        with pytest.raises(Unavailable):
+            await (store.put(PATH, b"two", etag) if change == "put" else store.remove(PATH, etag))
+    assert (await store.get(PATH)).data == b"one"
+    assert list((store.root / "cluster" / ".tmp").iterdir()) == []
+
+
 async def test_closing_commits_what_waits(tmp_path: Path, clock: FakeClock) -> None:
     store = DirectoryObjects(tmp_path, clock=clock, random=SeededRandom())
     puts = [asyncio.create_task(store.put(f"files/s/{number}", b"x", When.ABSENT)) for number in range(20)]

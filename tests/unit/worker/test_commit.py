@@ -23,7 +23,7 @@ from deltadatabase.errors import (
     Unavailable,
     VersionMismatch,
 )
-from deltadatabase.model import Command, Op
+from deltadatabase.model import Command, Op, Result
 from deltadatabase.storage.paths import entity_path
 
 PATH = entity_path("s", "k")
@@ -270,13 +270,124 @@ async def test_concurrent_writes_get_one_version_each(bench: Bench) -> None:
     assert sorted(result.version for result in results) == list(range(1, 51))
 
 
-async def test_too_many_waiters_are_turned_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.worker._locks._waiters_max = 5
-    outcomes = await asyncio.gather(
-        *(bench.worker.execute(command(Op.PUT, b"1")) for _ in range(20)), return_exceptions=True
+async def _held_up(bench: Bench, *commands: Command) -> tuple[asyncio.Event, list[asyncio.Task[Result]]]:
+    """Let a first write wait in the store, and ``commands`` queue behind it; the event lets it go."""
+    gate = asyncio.Event()
+    bench.store.before = _once(lambda operation, path: gate.wait())
+    tasks = [asyncio.create_task(bench.worker.execute(command(Op.PUT, b"first")))]
+    while ("put", PATH) not in bench.store.log:
+        await asyncio.sleep(0)
+    for queued in commands:
+        tasks.append(asyncio.create_task(bench.worker.execute(queued)))
+        await asyncio.sleep(0.001)
+    bench.store.log.clear()
+    return gate, tasks
+
+
+async def test_writes_that_wait_together_are_one_put(bench: Bench) -> None:
+    gate, tasks = await _held_up(bench, *(command(Op.PUT, str(number).encode()) for number in range(40)))
+    gate.set()
+    results = await asyncio.gather(*tasks)
+    assert [result.version for result in results] == list(range(1, 42))
+    assert len({result.etag for result in results}) == 41
+    assert bench.store.log == [("put", PATH)]
+    fresh = await bench.other.execute(get(term=2))
+    assert (fresh.version, fresh.document, fresh.etag) == (41, b"39", results[-1].etag)
+    assert bench.noted == [("s", "k")] * 2
+
+
+async def test_each_merged_write_keeps_its_own_condition_and_outcome(bench: Bench) -> None:
+    only_new = command(Op.PUT, b"a", if_none_match=("*",))
+    gate, tasks = await _held_up(
+        bench, only_new, command(Op.DELETE), command(Op.DELETE), only_new, command(Op.PUT, b"b")
     )
-    assert any(isinstance(outcome, Overloaded) for outcome in outcomes)
-    assert bench.worker._locks._slots == {}
+    gate.set()
+    first, refused, deleted, nothing, created, last = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(first, Result) and isinstance(refused, VersionMismatch) and refused.etag == first.etag
+    assert isinstance(deleted, Result) and (deleted.version, deleted.found, deleted.etag) == (2, True, "")
+    assert isinstance(nothing, Result) and not nothing.found
+    assert isinstance(created, Result) and (created.version, created.created) == (3, True)
+    assert isinstance(last, Result) and (last.version, last.created) == (4, False)
+
+
+async def test_no_merged_answer_leaves_before_the_commit(bench: Bench) -> None:
+    late = command(Op.PUT, b"late", if_match=('"9-00000000"',))
+    gate, tasks = await _held_up(bench, command(Op.PUT, b"a"), late, command(Op.DELETE))
+    second = asyncio.Event()
+    bench.store.before = _once(lambda operation, path: second.wait())
+    gate.set()
+    await asyncio.sleep(0.01)
+    assert [task.done() for task in tasks] == [True, False, False, False]
+    second.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_every_merged_write_of_a_lost_reply_is_found_again(bench: Bench) -> None:
+    queued = [command(Op.PUT, str(number).encode()) for number in range(64)]
+    gate, tasks = await _held_up(bench, *queued)
+    Faults(bench.store, "stored")
+    gate.set()
+    results = await asyncio.gather(*tasks)
+    assert [result.version for result in results] == list(range(1, 66))
+    for result, asked in zip(results[1:], queued, strict=True):
+        found = await bench.other.execute(command(Op.RESOLVE, term=2, write_id=asked.write_id))
+        assert (found.version, found.etag) == (result.version, result.etag)
+
+
+async def test_merged_writes_are_decided_again_when_another_owner_came_between(bench: Bench) -> None:
+    gate, tasks = await _held_up(bench, command(Op.PUT, b"a"), command(Op.PUT, b"b", if_none_match=("*",)))
+
+    def overtake(operation: str, path: str) -> object:
+        return bench.other.execute(command(Op.DELETE))  # An earlier owner's write lands just before.
+
+    gate.set()
+    bench.store.before = _once(overtake)
+    first, again, created = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(first, Result) and first.version == 1
+    assert isinstance(again, Result) and again.version == 3
+    assert isinstance(created, VersionMismatch) and created.etag == again.etag
+
+
+async def test_what_is_certain_of_merged_writes_is_said_when_the_store_is_silent(bench: Bench) -> None:
+    gate, tasks = await _held_up(bench, command(Op.PUT, b"a"), command(Op.PUT, b"b", if_none_match=("*",)))
+
+    def silent(operation: str, path: str) -> None:
+        bench.clock.advance(0.3)
+        raise OutcomeUnknown("no reply") if operation == "put" else Unavailable("down")
+
+    bench.store.before = silent
+    gate.set()
+    _, unknown, refused = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(unknown, OutcomeUnknown) and not unknown.certain
+    assert isinstance(refused, Unavailable) and refused.certain
+
+
+async def test_a_group_without_a_write_costs_no_put(bench: Bench) -> None:
+    gate, tasks = await _held_up(bench, *(command(Op.PUT, b"x", if_none_match=("*",)) for _ in range(3)))
+    gate.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert ("put", PATH) not in bench.store.log
+
+
+async def test_a_worker_that_stops_leaves_nobody_waiting(bench: Bench) -> None:
+    _, tasks = await _held_up(bench, command(Op.PUT, b"a"))
+    for task in list(bench.worker._writes._tasks):
+        task.cancel()
+    under_way, waiting = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(under_way, OutcomeUnknown) and isinstance(waiting, Unavailable)
+    assert bench.worker._writes._waiting == {}
+
+
+async def test_too_many_waiters_are_turned_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.worker._locks._waiters_max = bench.worker._writes._waiting_max = 5
+    for op in (Op.PUT, Op.GET):
+        outcomes = await asyncio.gather(
+            *(bench.worker.execute(command(op, b"1", term=1 if op is Op.PUT else 2)) for _ in range(20)),
+            return_exceptions=True,
+        )
+        assert any(isinstance(outcome, Overloaded) for outcome in outcomes)
+        assert not all(isinstance(outcome, Overloaded) for outcome in outcomes)
+    assert bench.worker._locks._slots == {} and bench.worker._writes._waiting == {}
 
 
 async def test_a_cancelled_caller_leaves_the_write_to_finish(bench: Bench) -> None:

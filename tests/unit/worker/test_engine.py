@@ -3,9 +3,9 @@
 import pytest
 
 from deltadatabase.errors import NotOwner, VersionMismatch
-from deltadatabase.limits import RECENT_WRITES_MAX
+from deltadatabase.limits import MERGED_WRITES_MAX, RECENT_WRITES_MAX
 from deltadatabase.model import Command, Header, Op, RecentWrite
-from deltadatabase.worker.engine import Unchanged, Write, applied_version, decide, etag_of, live_etag
+from deltadatabase.worker.engine import Unchanged, Write, applied_version, decide, etag_of, live_etag, plan
 
 
 def write_id(number: int) -> bytes:
@@ -104,3 +104,41 @@ def test_conditions() -> None:
 def test_etags_differ_when_versions_begin_again() -> None:
     assert etag_of(1, b"\x01" * 16) != etag_of(1, b"\x02" * 16)
     assert etag_of(1, b"\x01" * 16) == '"1-01010101"'
+
+
+def test_a_plan_is_what_its_writes_come_to_one_by_one() -> None:
+    commands = [put(1, document=b"1"), delete(2), put(3, document=b"3"), put(4, document=b"4")]
+    made = plan(None, commands, 1000)
+    header = None
+    for command, outcome in zip(commands, made.outcomes, strict=True):
+        assert isinstance(outcome, Write)
+        assert outcome == decide(header, command, 1000)
+        header = outcome.header
+    assert (made.header, made.document) == (header, b"4")
+    assert plan(None, [put(1, document=b"1"), delete(2)], 1000).document == b""
+
+
+def test_a_plan_remembers_every_write_in_it_and_the_next_write_forgets() -> None:
+    before = after(after(None, put(1)), put(2))
+    commands = [put(number) for number in range(3, 3 + MERGED_WRITES_MAX)]
+    header = plan(before, commands, 1000).header
+    assert header is not None
+    for version, command in enumerate(commands, 3):
+        assert applied_version(header, command.write_id) == version
+    assert len(header.recent) == MERGED_WRITES_MAX - 1
+    assert len(after(header, put(99)).recent) == RECENT_WRITES_MAX
+    few = plan(before, commands[:2], 1000).header
+    assert few is not None and [write.version for write in few.recent] == [3, 2, 1]
+
+
+def test_a_plan_takes_refusals_and_repeats_in_its_stride() -> None:
+    first = after(None, put(1))
+    made = plan(first, [put(1), put(2, if_none_match=("*",)), delete(3), delete(4)], 1000)
+    repeat, refused, deleted, nothing = made.outcomes
+    assert isinstance(repeat, Unchanged) and repeat.version == 1
+    assert isinstance(refused, VersionMismatch) and refused.etag == live_etag(first)
+    assert isinstance(deleted, Write) and deleted.header == made.header
+    assert isinstance(nothing, Unchanged) and not nothing.found
+    assert plan(first, [put(1)], 1000).header is None
+    with pytest.raises(NotOwner):
+        plan(after(None, put(1, term=9)), [put(2, term=8)], 1000)

@@ -1,12 +1,22 @@
 # mypy: ignore-errors
 from deltadatabase.rpc.pb import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class StoreSight(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STORE_SIGHT_UNSPECIFIED: _ClassVar[StoreSight]
+    STORE_SIGHT_HELD: _ClassVar[StoreSight]
+    STORE_SIGHT_GONE: _ClassVar[StoreSight]
+STORE_SIGHT_UNSPECIFIED: StoreSight
+STORE_SIGHT_HELD: StoreSight
+STORE_SIGHT_GONE: StoreSight
 
 class WorkerMessage(_message.Message):
     __slots__ = ("join", "proof", "ready", "heartbeat", "templates", "drain", "start_failed")
@@ -111,12 +121,14 @@ class Member(_message.Message):
     def __init__(self, epoch: _Optional[int] = ...) -> None: ...
 
 class WorkerHeartbeat(_message.Message):
-    __slots__ = ("sequence", "highest_epoch_stored")
+    __slots__ = ("sequence", "highest_epoch_stored", "store")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     HIGHEST_EPOCH_STORED_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     highest_epoch_stored: int
-    def __init__(self, sequence: _Optional[int] = ..., highest_epoch_stored: _Optional[int] = ...) -> None: ...
+    store: StoreSight
+    def __init__(self, sequence: _Optional[int] = ..., highest_epoch_stored: _Optional[int] = ..., store: _Optional[_Union[StoreSight, str]] = ...) -> None: ...
 
 class MainHeartbeat(_message.Message):
     __slots__ = ("sequence", "epoch", "poll_templates")
