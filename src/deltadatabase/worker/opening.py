@@ -65,8 +65,11 @@ async def refresh(
         StartupError: the keys do not fit any more, it is another database now, or under maintenance.
         Unavailable: the store cannot be reached.
     """
-    # Reads need no mark, and without one the lease lets no put out: so a full store can be read.
-    with contextlib.suppress(StoreFull):
+    # Nothing is written into a store that was emptied, or is another database's; what that means is
+    # said below. Reads need no mark, and without one the lease lets no put out: so a full store can
+    # be read.
+    with contextlib.suppress(NotFound, StoreFull):
+        _fits(keyring, report, await read_database(store))
         await presence.mark()
     database = await open_database(
         store,

@@ -99,6 +99,8 @@ class Presence:
             if self._clock.monotonic_s() - self._marked_s < PRESENCE_INTERVAL_S:
                 continue
             try:
+                # Before anything is written: the store may have been emptied, or not be mounted.
+                refuse_maintenance(await read_database(self._store))
                 await self.mark()
                 refuse_maintenance(await read_database(self._store))
                 self.confirm()

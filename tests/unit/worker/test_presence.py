@@ -160,7 +160,50 @@ async def test_a_worker_that_comes_back_late_puts_nothing_before_it_has_seen_the
     store.before = store.after = after
     with pytest.raises(StartupError, match="maintenance"):
         await presence.keep()
-    assert len(held) >= 3 and not any(held) and not presence.fresh()
+    assert held and not any(held) and not presence.fresh()
+
+
+async def test_a_flag_set_during_the_renewal_is_seen_before_the_mark_counts(store, clock):
+    held: list[bool] = []
+
+    async def sleep(seconds: float) -> None:
+        clock.advance(seconds)
+
+    async def set_flag() -> None:
+        store.before = None
+        await begin_maintenance(store, "scrub")
+
+    def before(operation: str, path: str) -> object:
+        return set_flag() if operation == "put" and path == MARK else None
+
+    def after(operation: str, path: str) -> None:
+        held.append(PresentLease(Held(), presence).holds())
+
+    presence = Presence(store, "proc-1", clock=clock, random=SeededRandom(9), sleep=sleep)
+    await examine(store, KEYRING, presence, random=SeededRandom(1))
+    clock.advance(2 * 3600)
+    store.before, store.after = before, after
+    with pytest.raises(StartupError, match="maintenance"):
+        await presence.keep()
+    assert len(held) == 2 and not any(held) and not presence.fresh()
+
+
+async def test_nothing_is_written_into_an_emptied_store(store, clock, presence):
+    async def sleep(seconds: float) -> None:
+        clock.advance(seconds)
+        slept.append(seconds)
+        if len(slept) == 3:
+            raise asyncio.CancelledError
+
+    slept: list[float] = []
+    report = await examine(store, KEYRING, presence, random=SeededRandom(1))
+    kept = Presence(store, "proc-1", clock=clock, random=SeededRandom(9), sleep=sleep)
+    store.objects.clear()
+    with pytest.raises(StartupError, match="emptied"):
+        await refresh(store, KEYRING, presence, report, random=SeededRandom(2))
+    with pytest.raises(asyncio.CancelledError):
+        await kept.keep()
+    assert store.objects == {}
 
 
 async def test_a_full_store_can_be_read_after_a_new_membership_and_not_written(store, clock, presence):
