@@ -7,8 +7,10 @@ from pathlib import Path
 
 from deltadatabase.settings import (
     AdminKeySettings,
+    DoctorSettings,
     Flag,
     MainSettings,
+    ScrubSettings,
     ServeSettings,
     WorkerSettings,
     flags_of,
@@ -20,6 +22,8 @@ PROGRAMS = (
     ("proc-worker", WorkerSettings),
     ("deltadb serve", ServeSettings),
     ("deltadb admin-key", AdminKeySettings),
+    ("deltadb scrub", ScrubSettings),
+    ("deltadb doctor", DoctorSettings),
 )
 HEAD = """# Configuration
 

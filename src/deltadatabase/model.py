@@ -152,6 +152,7 @@ class DatabaseInfo(msgspec.Struct, frozen=True, kw_only=True):
         highest_epoch: no epoch above it was ever used.
         keys: key id in hex to the check value (hex) of that master key.
         reservation: names the last reservation of epochs, so that its repeat is recognised.
+        maintenance: names the scrub that works offline; no worker opens the store meanwhile. "" when none.
     """
 
     database_id: str
@@ -160,6 +161,7 @@ class DatabaseInfo(msgspec.Struct, frozen=True, kw_only=True):
     highest_epoch: int
     keys: dict[str, str]
     reservation: str = ""
+    maintenance: str = ""
 
 
 class ProbeCheck(msgspec.Struct, frozen=True):

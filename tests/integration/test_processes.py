@@ -35,7 +35,14 @@ from integration.cluster import (
 pytestmark = pytest.mark.integration
 
 END_S = 10.0
-COMMANDS = ("deltadb serve", "deltadb admin-key", "main-worker", "proc-worker")
+COMMANDS = (
+    "deltadb serve",
+    "deltadb admin-key",
+    "deltadb scrub",
+    "deltadb doctor",
+    "main-worker",
+    "proc-worker",
+)
 
 
 @pytest.fixture

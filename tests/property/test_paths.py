@@ -15,7 +15,9 @@ from deltadatabase.storage.paths import (
     CLUSTER,
     DATABASE_PATH,
     FILES,
+    PRESENCE,
     PROBE,
+    QUARANTINE,
     TEMPLATES,
     check_key,
     check_schema_id,
@@ -25,7 +27,11 @@ from deltadatabase.storage.paths import (
     meta_path,
     parse_entity_path,
     parse_meta_path,
+    parse_presence_path,
+    parse_quarantine_path,
     parse_template_path,
+    presence_path,
+    quarantine_path,
     schema_folder,
     template_path,
     unescape_key,
@@ -193,3 +199,34 @@ def test_folders_without_folders(prefix: str) -> None:
 @pytest.mark.parametrize("prefix", ["", FILES, CLUSTER, "files/a/b/", "cluster/x/", "files/a"])
 def test_folders_that_may_hold_folders(prefix: str) -> None:
     assert not is_leaf_folder(prefix)
+
+
+@given(ids, keys)
+@example("a", "k" * 240)
+def test_a_quarantined_object_keeps_its_name_and_has_room_for_it(schema: str, key: str) -> None:
+    if len(escape_key(key)) > limits.KEY_ESCAPED_BYTES_MAX:
+        return
+    path = quarantine_path(schema, key, "0" * 32)
+    assert parse_quarantine_path(path) == (schema, key)
+    assert parse_entity_path(path) is None and path.startswith(QUARANTINE)
+    assert max(map(len, path.split("/"))) <= limits.FILE_NAME_BYTES_MAX
+    assert is_leaf_folder(path.rpartition("/")[0] + "/")
+    other = quarantine_path(schema, key, "1" * 32)
+    assert other != path and parse_quarantine_path(other) == (schema, key)
+
+
+@given(anything)
+@example("quarantine/a/b.json.enc/")
+@example("files/a/b.json.enc")
+@example("quarantine/stray")
+def test_what_is_not_quarantined_is_not_taken_for_it(path: str) -> None:
+    name = parse_quarantine_path(path)
+    assert name is None or path.startswith(quarantine_path(*name, ""))
+
+
+@given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}", fullmatch=True))
+def test_a_mark_names_its_worker(worker_id: str) -> None:
+    path = presence_path(worker_id)
+    assert parse_presence_path(path) == worker_id and path.startswith(PRESENCE)
+    assert len(path) - len(PRESENCE) <= limits.FILE_NAME_BYTES_MAX
+    assert is_leaf_folder(PRESENCE) and parse_presence_path("cluster/" + worker_id) is None

@@ -17,13 +17,18 @@ from deltadatabase.errors import StartupError
 from deltadatabase.settings import (
     AdminKeySettings,
     Asked,
+    DoctorSettings,
     MainSettings,
+    OperatorFlags,
     ProcessFlags,
+    ScrubSettings,
     ServeSettings,
     WorkerSettings,
     describe,
     load_admin_key,
+    load_doctor,
     load_main,
+    load_scrub,
     load_serve,
     load_worker,
 )
@@ -34,6 +39,7 @@ EXIT_REFUSED: Final = 2
 EXIT_INTERNAL: Final = 70
 
 _Server = TypeVar("_Server", bound=ProcessFlags)
+_Operator = TypeVar("_Operator", bound=OperatorFlags)
 
 _log = get_logger(__name__)
 
@@ -52,6 +58,8 @@ _OVERVIEW: Final = """\
     commands (each explains itself with -h):
       serve       REST API and worker in one process
       admin-key   print the admin key that was made at the first start
+      doctor      examine a store: what it guarantees, which keys fit, clock, disk, secrets
+      scrub       verify every stored entity, rebuild meta files, set damage aside
 
     beside it:
       main-worker, proc-worker   the same as separate processes, for many workers and S3
@@ -75,6 +83,36 @@ _HELP: Final = {
         "Print the admin key that was made at the first start and is kept in the state directory.",
         AdminKeySettings,
         ("deltadb admin-key", 'curl -H "Authorization: Bearer $(deltadb admin-key)" …'),
+    ),
+    "deltadb scrub": (
+        (
+            "Verify every stored entity, and rebuild meta files that are missing or wrong. Safe while the "
+            "service runs. Damaged entities, orphans and foreign files are listed with schema id and key. "
+            "Exit code 0: all is well, or was repaired; 1: something remains to be done, the summary says "
+            "what; 2: it could not run or was interrupted. What -remove-tombstones does is for a stopped "
+            "service only: it refuses while a worker is there, and no worker starts until it has ended."
+        ),
+        ScrubSettings,
+        (
+            "deltadb scrub -data /var/lib/deltadb",
+            "deltadb scrub -dry-run -json",
+            "deltadb scrub -quarantine -remove-orphans",
+            "deltadb scrub -resume",
+            "deltadb scrub -s3-endpoint=http://rustfs:9000 -s3-bucket=delta-db -state-dir=/var/lib/main",
+        ),
+    ),
+    "deltadb doctor": (
+        (
+            "Examine a store and say in words what it guarantees: conditional writes, durability and speed, "
+            "which master keys fit, clock, disk, state directory, join token. Makes no database and never "
+            "prints a secret. Exit code 0: all is well; 1: something needs attention; 2: it could not run."
+        ),
+        DoctorSettings,
+        (
+            "deltadb doctor",
+            "deltadb doctor -data /var/lib/deltadb -json",
+            "deltadb doctor -s3-endpoint=http://rustfs:9000 -s3-bucket=delta-db",
+        ),
     ),
     "main-worker": (
         "Take REST requests and route each entity to the proc worker that owns it.",
@@ -124,7 +162,14 @@ def run_deltadb(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         return _serve("deltadb serve", load_serve, rest, environ, _run_serve)
     if command == "admin-key":
         return _guarded("deltadb admin-key", lambda: _print_admin_key(load_admin_key(rest, environ)))
-    print("deltadb: unknown command (commands: serve, admin-key; deltadb -h explains)", file=sys.stderr)
+    if command == "scrub":
+        return _operate("deltadb scrub", load_scrub, rest, environ, _run_scrub)
+    if command == "doctor":
+        return _operate("deltadb doctor", load_doctor, rest, environ, _run_doctor)
+    print(
+        "deltadb: unknown command (commands: serve, admin-key, doctor, scrub; deltadb -h explains)",
+        file=sys.stderr,
+    )
     return EXIT_REFUSED
 
 
@@ -158,6 +203,34 @@ def _run_worker(settings: WorkerSettings) -> int:
     from deltadatabase.cli import worker
 
     return worker.run_worker(settings)
+
+
+def _run_scrub(settings: ScrubSettings) -> int:
+    from deltadatabase.cli import scrub
+
+    return scrub.run_scrub(settings)
+
+
+def _run_doctor(settings: DoctorSettings) -> int:
+    from deltadatabase.cli import doctor
+
+    return doctor.run_doctor(settings)
+
+
+def _operate(
+    program: str,
+    load: Callable[[Sequence[str], Mapping[str, str]], _Operator],
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    run: Callable[[_Operator], int],
+) -> int:
+    def body() -> int:
+        settings = load(arguments, environ)
+        configure(settings.log_level, settings.log_format, colour="NO_COLOR" not in environ)
+        return run(settings)
+
+    _forbid_core_dumps()
+    return _guarded(program, body)
 
 
 def _serve(

@@ -6,18 +6,14 @@ import asyncio
 import gc
 import signal
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Final
 
 import uvloop
 
-from deltadatabase.clock import SystemClock, system_random
+from deltadatabase.clock import SystemClock
 from deltadatabase.rpc.channels import Tls
-from deltadatabase.settings import Address, ProcessFlags, Secret
+from deltadatabase.settings import Address, ProcessFlags
 from deltadatabase.settings.programs import StoreFlags
-from deltadatabase.storage.base import Store
-from deltadatabase.storage.objects import S3Settings
-from deltadatabase.storage.opening import open_store, wait_for_store
 from deltadatabase.telemetry.logging import get_logger
 from deltadatabase.worker.node import NodeOptions
 
@@ -44,36 +40,6 @@ def run(program: Callable[[asyncio.Event], Coroutine[None, None, None]]) -> int:
 
     uvloop.run(main())
     return 0
-
-
-async def open_configured_store(settings: ProcessFlags, *, wait_s: float, memory: bool = False) -> Store:
-    """Open the configured store and wait until it answers. Raises StartupError."""
-    s3 = settings.s3
-    where: S3Settings | Path | None = None if memory else settings.shared_fs
-    if s3.enabled:
-        where = S3Settings(
-            endpoint=s3.endpoint or None,
-            bucket=s3.bucket,
-            region=s3.region,
-            access_key=s3.access_key or Secret(""),
-            secret_key=s3.secret_key or Secret(""),
-            path_style=s3.path_style,
-            allow_http=s3.endpoint.startswith("http://"),
-        )
-    store = await open_store(where, clock=clock, random=system_random)
-    try:
-        await wait_for_store(
-            store,
-            timeout_s=wait_s,
-            clock=clock,
-            on_wait=lambda exc: log.warning(
-                "the store does not answer yet", code=exc.code, detail=exc.detail
-            ),
-        )
-    except BaseException:
-        await store.close()
-        raise
-    return store
 
 
 def _spare_the_collector() -> None:

@@ -10,7 +10,7 @@ from deltadatabase.cli import keyfiles
 from deltadatabase.clock import system_random
 from deltadatabase.crypto.keyring import Keyring, MasterKey
 from deltadatabase.errors import StartupError
-from deltadatabase.settings import ProcessFlags, RouterFlags, WorkerSettings
+from deltadatabase.settings import OperatorFlags, ProcessFlags, RouterFlags, WorkerSettings
 from deltadatabase.storage.paths import DATABASE_PATH
 from deltadatabase.telemetry.logging import get_logger
 
@@ -76,6 +76,22 @@ def _refuse_new_key_for_old_data(settings: RouterFlags, master_file: Path) -> No
             "name its directory with -state-dir, or give -master-key",
             code="wrong_master_key",
         )
+
+
+def known_keys(settings: OperatorFlags) -> list[MasterKey]:
+    """Return the master keys that are given or kept, the primary first; make none. May be empty.
+
+    Raises:
+        StartupError: a key or its file is unusable.
+    """
+    texts = []
+    if settings.master_key is not None:
+        texts.append(settings.master_key.reveal())
+    elif (kept := keyfiles.load(settings.state_path / keyfiles.MASTER_KEY)) is not None:
+        texts.append(kept)
+    if settings.master_key_previous is not None:
+        texts.append(settings.master_key_previous.reveal())
+    return [MasterKey.from_hex(text) for text in texts]
 
 
 def join_policy(settings: RouterFlags) -> JoinPolicy:

@@ -14,7 +14,8 @@ from deltadatabase.auth.accounts import Accounts
 from deltadatabase.cli import secrets
 from deltadatabase.cli.announce import announce_main, announce_serve
 from deltadatabase.cli.children import LocalWorkers
-from deltadatabase.cli.running import address_text, clock, node_options, open_configured_store, run, tls_of
+from deltadatabase.cli.running import address_text, clock, node_options, run, tls_of
+from deltadatabase.cli.stores import open_configured_store
 from deltadatabase.clock import system_random
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.keyring import Keyring
@@ -41,6 +42,7 @@ from deltadatabase.settings import (
 from deltadatabase.telemetry.logging import get_logger
 from deltadatabase.worker.node import Node
 from deltadatabase.worker.opening import examine
+from deltadatabase.worker.presence import Presence, PresentLease
 from deltadatabase.worker.store_check import StoreCheck
 from deltadatabase.worker.watching import StoreWatch
 
@@ -85,13 +87,20 @@ async def _serve(settings: ServeSettings, stop: asyncio.Event) -> None:
             await stack.enter_async_context(workers.running())
         # REST is up first, so that /readyz tells what is being waited for; it also ends first.
         rest = await stack.enter_async_context(main.rest())
-        if workers is None and not await _entered(_embedded(settings, main), stack, stop):
+        lost = asyncio.Event()
+        if workers is None and not await _entered(_embedded(settings, main, lost), stack, stop):
             return
         if workers is not None and not await _first_member(main.cluster, workers, stop):
             return
         announce_serve(settings, rest_port=rest.port, made=main.made)
-        await _until(stop, *([workers.refused] if workers is not None else []))
+        await _until(stop, lost, *([workers.refused] if workers is not None else []))
         _check_refused(workers)
+        if lost.is_set():
+            raise StartupError(
+                "this server was cut off from its store for so long that a scrub works on it offline: start "
+                "it again when the scrub has ended",
+                code="store_refused",
+            )
         await rest.stop(settings.drain_timeout * REST_SHARE)
         log.info("server ends")
 
@@ -280,14 +289,21 @@ class _AlwaysHolds:
 
 
 @asynccontextmanager
-async def _embedded(settings: ServeSettings, main: MainWorker) -> AsyncIterator[None]:
+async def _embedded(settings: ServeSettings, main: MainWorker, lost: asyncio.Event) -> AsyncIterator[None]:
+    """Work as long as this is entered; ``lost`` is set when the store is not this server's any more."""
     store = await open_configured_store(settings, wait_s=settings.store_wait, memory=settings.memory)
-    polling: asyncio.Task[None] | None = None
+    tasks: list[asyncio.Task[None]] = []
     try:
-        report = await examine(store, main.keyring, random=system_random)
+        presence = Presence(store, EMBEDDED_ID, clock=clock, random=system_random)
+        report = await examine(store, main.keyring, presence, random=system_random)
         sealer = Sealer(main.keyring, system_random)
         node = Node(
-            store, lambda: sealer, report, clock=clock, lease=_AlwaysHolds(), options=node_options(settings)
+            store,
+            lambda: sealer,
+            report,
+            clock=clock,
+            lease=PresentLease(_AlwaysHolds(), presence),
+            options=node_options(settings),
         )
         await main.cluster.admit(
             MemberInfo(
@@ -302,21 +318,25 @@ async def _embedded(settings: ServeSettings, main: MainWorker) -> AsyncIterator[
             LocalLink(node),
             watched=False,
         )
-        polling = asyncio.create_task(
-            _poll(
-                main.cluster,
-                StoreWatch(store, node.templates),
-                StoreCheck(store, report.database.database_id),
-                main.instance_id,
-            )
-        )
+        watch = StoreWatch(store, node.templates)
+        check = StoreCheck(store, report.database.database_id)
+        tasks.append(asyncio.create_task(_poll(main.cluster, watch, check, main.instance_id)))
+        tasks.append(asyncio.create_task(_keep_present(presence, lost)))
         yield
         await node.settle(settings.drain_timeout * 0.3)
     finally:
-        if polling is not None:
-            polling.cancel()
-            await asyncio.gather(polling, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await store.close()
+
+
+async def _keep_present(presence: Presence, lost: asyncio.Event) -> None:
+    try:
+        await presence.keep()
+    except StartupError as exc:
+        log.error("the store is not to be used any more", code=exc.code, detail=exc.detail)
+        lost.set()
 
 
 async def _poll(cluster: Cluster, watch: StoreWatch, check: StoreCheck, instance_id: str) -> None:

@@ -6,7 +6,8 @@ import asyncio
 
 from deltadatabase import __version__
 from deltadatabase.cli import secrets
-from deltadatabase.cli.running import address_text, clock, node_options, open_configured_store, run, tls_of
+from deltadatabase.cli.running import address_text, clock, node_options, run, tls_of
+from deltadatabase.cli.stores import open_configured_store
 from deltadatabase.clock import system_random
 from deltadatabase.settings import WorkerSettings
 from deltadatabase.worker.server import WorkerOptions, WorkerServer

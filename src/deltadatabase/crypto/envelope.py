@@ -96,6 +96,17 @@ class Sealer:
             raise layout.corrupt()
         return header
 
+    def surviving_header(self, data: bytes) -> Header:
+        """Check and return the header alone, whatever entity it names and however its body is damaged.
+
+        For an operator's tools only: a request must ask for an entity by its name.
+
+        Raises:
+            Corrupt: the header itself is damaged or cut off, or this is no sealed entity.
+            Unavailable: its master key is not in the keyring.
+        """
+        return self._checked(data, header_only=True)[0].header
+
     def meta_json(self, data: bytes) -> bytes:
         """The checked header of a sealed entity as readable JSON, for ``files/….meta.json``.
 
@@ -128,9 +139,9 @@ class Sealer:
         }
         return msgspec.json.format(msgspec.json.encode(meta), indent=2) + b"\n"
 
-    def _checked(self, data: bytes) -> tuple[layout.Parsed, bytes]:
+    def _checked(self, data: bytes, *, header_only: bool = False) -> tuple[layout.Parsed, bytes]:
         """Parse, check the header MAC, and return the data key with the now trusted header."""
-        parsed = layout.parse(data)
+        parsed = layout.parse(data, header_only=header_only)
         data_key, header_key = _derive(self._keyring.get(parsed.header.key_id), parsed.salt)
         mac = hmac.digest(header_key, data[: parsed.mac_offset], "sha256")
         if not hmac.compare_digest(mac, data[parsed.mac_offset : parsed.body_offset]):

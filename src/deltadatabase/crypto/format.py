@@ -57,6 +57,10 @@ _FIXED: Final = struct.Struct(">4sBBBI8s32s12sQQQ16sB")
 _RECENT: Final = struct.Struct(">Q16s")
 _LENGTH: Final = struct.Struct(">H")
 
+# The most recent writes that a count can say, the longest names, and the rest.
+_NAMES_BYTES_MAX: Final = limits.SCHEMA_ID_BYTES_MAX + limits.KEY_ESCAPED_BYTES_MAX + 4
+_HEADER_BYTES_MAX: Final = _FIXED.size + 255 * _RECENT.size + _NAMES_BYTES_MAX + 2 + MAC_BYTES
+
 assert _RECENT.size == 8 + limits.WRITE_ID_BYTES
 
 
@@ -90,6 +94,17 @@ def corrupt() -> Corrupt:
 def is_tombstone_size(size_bytes: int) -> bool:
     """Whether a sealed object of this size is a tombstone."""
     return size_bytes % 2 == 1
+
+
+def is_cut_short(data: bytes) -> bool:
+    """Whether a sealed entity ends before its header, which may be damaged, says that it can.
+
+    A cut within the ciphertext cannot be told from other damage: the header has no length of it.
+    """
+    if len(data) < _FIXED.size:
+        return MAGIC.startswith(data[: len(MAGIC)])
+    body_offset = int.from_bytes(data[7:11])
+    return data.startswith(MAGIC) and body_offset <= _HEADER_BYTES_MAX and len(data) < body_offset + TAG_BYTES
 
 
 def pack(header: Header, *, key_id: bytes, salt: bytes, nonce: bytes, document_bytes: int) -> bytes:
@@ -141,20 +156,24 @@ def pack(header: Header, *, key_id: bytes, salt: bytes, nonce: bytes, document_b
     return b"".join(parts)
 
 
-def parse(data: bytes) -> Parsed:
+def parse(data: bytes, *, header_only: bool = False) -> Parsed:
     """Take a sealed entity apart, accepting only what ``pack`` can have made.
+
+    Args:
+        data: the whole object.
+        header_only: accept a body of any length, also none: what is left of a damaged entity.
 
     Raises:
         Corrupt: an unknown magic, format version, suite or flag, a length that does not fit,
             text that is not UTF-8, or a size whose parity contradicts the tombstone flag.
     """
     try:
-        return _parse(data)
+        return _parse(data, header_only=header_only)
     except (struct.error, UnicodeDecodeError):
         raise corrupt() from None
 
 
-def _parse(data: bytes) -> Parsed:
+def _parse(data: bytes, *, header_only: bool) -> Parsed:
     (
         magic,
         format_version,
@@ -188,9 +207,10 @@ def _parse(data: bytes) -> Parsed:
     mac_offset = offset + len(padding)
     body_bytes = len(data) - body_offset
     tombstone = flags == _TOMBSTONE_FLAG
-    if (
-        mac_offset + MAC_BYTES != body_offset
-        or body_bytes < TAG_BYTES
+    if mac_offset + MAC_BYTES != body_offset or body_bytes < 0:
+        raise corrupt()
+    if not header_only and (
+        body_bytes < TAG_BYTES
         or (tombstone and body_bytes != TAG_BYTES)
         or is_tombstone_size(len(data)) is not tombstone
     ):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Iterable
-from typing import Final, final
+from typing import Final, Literal, final
 
 import msgspec
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -145,12 +145,10 @@ def check_database(keyring: Keyring, info: DatabaseInfo) -> DatabaseInfo | None:
     """
     known = False
     for key_id in keyring.ids:
-        recorded = info.keys.get(key_id.hex())
-        if recorded is None:
+        standing = standing_of(keyring.get(key_id), info)
+        if standing == "unknown":
             continue
-        if not hmac.compare_digest(
-            recorded.encode(), keyring.get(key_id).check_value(info.database_id).encode()
-        ):
+        if standing == "wrong":
             raise StartupError(
                 f"the master key does not fit its check value in the database, key_id={key_id.hex()}",
                 code="wrong_master_key",
@@ -168,6 +166,15 @@ def check_database(keyring: Keyring, info: DatabaseInfo) -> DatabaseInfo | None:
         return None
     keys = {**info.keys, primary.key_id.hex(): primary.check_value(info.database_id)}
     return msgspec.structs.replace(info, keys=keys)
+
+
+def standing_of(key: MasterKey, info: DatabaseInfo) -> Literal["fits", "unknown", "wrong"]:
+    """What a database knows of a key: its check value, nothing, or another check value of that id."""
+    recorded = info.keys.get(key.key_id.hex())
+    if recorded is None:
+        return "unknown"
+    fits = hmac.compare_digest(recorded.encode(), key.check_value(info.database_id).encode())
+    return "fits" if fits else "wrong"
 
 
 def _derive(secret: bytes, label: bytes) -> bytes:

@@ -14,10 +14,13 @@ from deltadatabase.errors import StartupError
 from deltadatabase.settings.flags import Given
 from deltadatabase.settings.programs import (
     AdminKeySettings,
+    DoctorSettings,
     MainSettings,
+    OperatorFlags,
     ProcessFlags,
     RouterFlags,
     S3Flags,
+    ScrubSettings,
     ServeSettings,
     WorkerSettings,
     with_notes,
@@ -78,6 +81,35 @@ def load_admin_key(arguments: Sequence[str], environ: Mapping[str, str]) -> Admi
     return Given(AdminKeySettings, arguments, environ).build(AdminKeySettings)[0]
 
 
+def load_scrub(arguments: Sequence[str], environ: Mapping[str, str]) -> ScrubSettings:
+    """Read the settings of ``deltadb scrub``; see ``load_main``."""
+    settings, _ = Given(ScrubSettings, arguments, environ).build(ScrubSettings)
+    settings = dataclasses.replace(settings, s3=resolve_s3(settings.s3))
+    _check_operator(settings)
+    tasks = {
+        "-dry-run": settings.dry_run,
+        "-resume": settings.resume,
+        "-quarantine": settings.quarantine,
+        "-remove-orphans": settings.remove_orphans,
+        "-remove-tombstones": settings.remove_tombstones,
+    }
+    given = [name for name, value in tasks.items() if value]
+    if settings.end_maintenance and given:
+        raise _bad(f"-end-maintenance does nothing else: leave {given[0]} out")
+    if settings.dry_run and settings.remove_tombstones:
+        raise _bad("-dry-run changes nothing and -remove-tombstones needs a flag in the store: choose one")
+    return settings
+
+
+def load_doctor(arguments: Sequence[str], environ: Mapping[str, str]) -> DoctorSettings:
+    """Read the settings of ``deltadb doctor``; see ``load_main``."""
+    settings, _ = Given(DoctorSettings, arguments, environ).build(DoctorSettings)
+    settings = dataclasses.replace(settings, s3=resolve_s3(settings.s3))
+    _check_operator(settings)
+    _check_join_token(settings.join_token)
+    return settings
+
+
 def check_main(settings: MainSettings) -> None:
     """Check settings against each other. Raises StartupError ``bad_flag``."""
     _check_router(settings)
@@ -110,24 +142,13 @@ def check_worker(settings: WorkerSettings) -> None:
 def _check_process(settings: ProcessFlags) -> None:
     if (settings.tls.cert is None) != (settings.tls.key is None):
         raise _bad("-tls-cert and -tls-key belong together: one is missing")
-    if settings.join_token is not None and not _BEARER.fullmatch(settings.join_token.reveal()):
-        raise _bad("-join-token: printable ASCII characters without spaces only, 16 to 512 of them")
-    if (settings.s3.access_key is None) != (settings.s3.secret_key is None) and settings.s3.enabled:
-        raise _bad("-s3-access-key and -s3-secret-key belong together: one is missing")
+    _check_join_token(settings.join_token)
+    _check_s3_keys(settings.s3)
 
 
 def _check_router(settings: RouterFlags) -> None:
     _check_process(settings)
-    for name, key in (
-        ("master-key", settings.master_key),
-        ("master-key-previous", settings.master_key_previous),
-    ):
-        if key is not None and not _MASTER_KEY.fullmatch(key.reveal()):
-            raise _bad(f"-{name}: must be 64 hex digits, as printed by: openssl rand -hex 32")
-    if settings.master_key_previous is not None and settings.master_key is None:
-        raise _bad("-master-key-previous needs -master-key: the key that replaces it")
-    if _same_key(settings.master_key, settings.master_key_previous):
-        raise _bad("-master-key and -master-key-previous are the same key")
+    _check_master_keys(settings.master_key, settings.master_key_previous)
     if settings.admin_key is not None and not _BEARER.fullmatch(settings.admin_key.reveal()):
         raise _bad("-admin-key: printable ASCII characters without spaces only, 16 to 512 of them")
     if settings.dev and not settings.rest_addr.is_loopback:
@@ -144,6 +165,32 @@ def _check_router(settings: RouterFlags) -> None:
             f"-rest-max-body-size: documents of this size need -grpc-max-recv-msg-size {needed} or more, "
             "here and at each proc worker"
         )
+
+
+def _check_operator(settings: OperatorFlags) -> None:
+    _check_s3_keys(settings.s3)
+    # The key that is kept in the state directory may be the present one here.
+    _check_master_keys(settings.master_key, settings.master_key_previous, alone=True)
+
+
+def _check_join_token(token: Secret | None) -> None:
+    if token is not None and not _BEARER.fullmatch(token.reveal()):
+        raise _bad("-join-token: printable ASCII characters without spaces only, 16 to 512 of them")
+
+
+def _check_s3_keys(s3: S3Flags) -> None:
+    if (s3.access_key is None) != (s3.secret_key is None) and s3.enabled:
+        raise _bad("-s3-access-key and -s3-secret-key belong together: one is missing")
+
+
+def _check_master_keys(primary: Secret | None, previous: Secret | None, *, alone: bool = False) -> None:
+    for name, key in (("master-key", primary), ("master-key-previous", previous)):
+        if key is not None and not _MASTER_KEY.fullmatch(key.reveal()):
+            raise _bad(f"-{name}: must be 64 hex digits, as printed by: openssl rand -hex 32")
+    if previous is not None and primary is None and not alone:
+        raise _bad("-master-key-previous needs -master-key: the key that replaces it")
+    if _same_key(primary, previous):
+        raise _bad("-master-key and -master-key-previous are the same key")
 
 
 def _same_key(one: Secret | None, other: Secret | None) -> bool:

@@ -274,6 +274,88 @@ class AdminKeySettings:
         return self.state_dir or self.shared_fs / STATE_FOLDER
 
 
+@dataclass(frozen=True, kw_only=True)
+class OperatorFlags(LogFlags):
+    """What the commands have that work on a store directly: where it is, and its keys."""
+
+    log_level: str = flag(
+        "log-level", choice("debug", "info", "warning", "error"), "warning", "least grave messages to log"
+    )
+    shared_fs: Path = flag("data", PATH, SHARED_FS, "directory of the database", aliases=("shared-fs",))
+    state_dir: Path | None = flag(
+        "state-dir",
+        PATH,
+        "",
+        "the main worker's state directory: keys, and how far a scrub came",
+        default_note=f"{STATE_FOLDER} below the database's directory",
+    )
+    master_key: Secret | None = flag(
+        "master-key",
+        SECRET,
+        "",
+        "64 hex digits that entities are encrypted with",
+        env="MASTER_KEY",
+        default_note="the one that is kept in the state directory",
+    )
+    master_key_previous: Secret | None = flag(
+        "master-key-previous",
+        SECRET,
+        "",
+        "the master key before it, during a rotation",
+        env="MASTER_KEY_PREVIOUS",
+    )
+    store_wait: float = flag(
+        "store-wait", DURATION, "10s", "how long an unreachable store is retried at start"
+    )
+    json: bool = flag("json", BOOL, "false", "print the result as JSON on stdout")
+    s3: S3Flags = S3Flags()
+
+    @property
+    def state_path(self) -> Path:
+        """The state directory in force."""
+        return self.state_dir or self.shared_fs / STATE_FOLDER
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScrubSettings(OperatorFlags):
+    """Settings of ``deltadb scrub``."""
+
+    dry_run: bool = flag("dry-run", BOOL, "false", "change nothing in the store; only tell")
+    resume: bool = flag(
+        "resume", BOOL, "false", "go on where an interrupted scrub ended, with the same flags"
+    )
+    quarantine: bool = flag(
+        "quarantine",
+        BOOL,
+        "false",
+        "copy damaged entities below quarantine/ and free their names, to answer 404 and be written again",
+    )
+    remove_orphans: bool = flag(
+        "remove-orphans", BOOL, "false", "remove meta files whose entity does not exist"
+    )
+    remove_tombstones: bool = flag(
+        "remove-tombstones",
+        BOOL,
+        "false",
+        "remove what deletes left behind over an hour ago; needs every worker stopped for 80 minutes",
+    )
+    end_maintenance: bool = flag(
+        "end-maintenance",
+        BOOL,
+        "false",
+        "only clear the flag that a killed -remove-tombstones left, so that workers start again",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorSettings(OperatorFlags):
+    """Settings of ``deltadb doctor``."""
+
+    join_token: Secret | None = flag(
+        "join-token", SECRET, "", "shared secret that admits proc workers", env="JOIN_TOKEN"
+    )
+
+
 def with_notes(settings: ProcessFlags) -> tuple[str, ...]:
     """Return a remark for each given flag that is accepted and has no effect."""
     notes = []

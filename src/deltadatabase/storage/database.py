@@ -130,6 +130,60 @@ async def reserve_epochs(store: Store, *, expected: int, highest: int, reservati
     raise OutcomeUnknown("the store did not confirm the reservation of epochs")
 
 
+async def begin_maintenance(store: Store, token: str) -> DatabaseInfo:
+    """Set the flag that keeps workers from opening the store. The first half of decision 0022.
+
+    Args:
+        store: where the database is.
+        token: names this run; random.
+
+    Raises:
+        StartupError: ``store_refused``: the flag is set already.
+        NotFound: there is no database.
+        Unavailable: the store did not answer, or others kept changing the description.
+    """
+    for _ in range(COMMIT_ATTEMPTS_MAX):
+        stored = await store.get(DATABASE_PATH)
+        info = parse_database(stored.data)
+        if info.maintenance == token:
+            return info
+        refuse_maintenance(info)
+        changed = msgspec.structs.replace(info, maintenance=token)
+        if await _put(store, changed, stored.etag):
+            return changed
+    raise Unavailable("the database's description keeps changing", code="contended")
+
+
+async def end_maintenance(store: Store, token: str | None = None) -> bool:
+    """Clear the flag if ``token`` set it (None: whoever did); return whether it is cleared by this call.
+
+    Raises:
+        NotFound: there is no database.
+        Unavailable: the store did not answer, or others kept changing the description.
+    """
+    tried = False
+    for _ in range(COMMIT_ATTEMPTS_MAX):
+        stored = await store.get(DATABASE_PATH)
+        info = parse_database(stored.data)
+        if not info.maintenance or (token is not None and info.maintenance != token):
+            # Cleared by a put of ours whose reply was lost, or by somebody else.
+            return tried
+        tried = True
+        if await _put(store, msgspec.structs.replace(info, maintenance=""), stored.etag):
+            return True
+    raise Unavailable("the database's description keeps changing", code="contended")
+
+
+def refuse_maintenance(info: DatabaseInfo) -> None:
+    """Raise StartupError (``store_refused``) while the maintenance flag is set."""
+    if info.maintenance:
+        raise StartupError(
+            "the database is under maintenance: deltadb scrub -remove-tombstones works on it; wait for its "
+            "end, or if it was broken off clear the flag with deltadb scrub -end-maintenance",
+            code="store_refused",
+        )
+
+
 async def _put(store: Store, info: DatabaseInfo, condition: When | str) -> bool:
     """Put conditionally; False when it has to be looked at again."""
     try:

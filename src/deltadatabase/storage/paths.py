@@ -28,6 +28,10 @@ DATABASE_PATH: Final = CLUSTER + "database.json"
 """The object that describes the database."""
 PROBE: Final = CLUSTER + "probe/"
 """Folder of the start-up probe's own objects."""
+PRESENCE: Final = CLUSTER + "presence/"
+"""Folder of the workers' signs of life, one small object for each worker id."""
+QUARANTINE: Final = "quarantine/"
+"""Folder of damaged entities that were copied aside: a folder for each one's old name in it."""
 
 _ENTITY_SUFFIX: Final = ".json.enc"
 _META_SUFFIX: Final = ".meta.json"
@@ -41,7 +45,7 @@ _ESCAPE = re.compile(r"=([0-9A-F]{2})", re.ASCII)
 # Unicode category Cc: C0, DEL and C1.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
-_LEAF_FOLDER = re.compile(rf"{TEMPLATES}|{PROBE}|{FILES}[^/]+/")
+_LEAF_FOLDER = re.compile(rf"{TEMPLATES}|{PROBE}|{PRESENCE}|{FILES}[^/]+/|{QUARANTINE}[^/]+/[^/]+/")
 
 assert max(len(_ENTITY_SUFFIX), len(_META_SUFFIX)) <= limits.OBJECT_SUFFIX_BYTES_MAX
 
@@ -144,6 +148,34 @@ def meta_path(schema_id: str, key: str) -> str:
 def template_path(schema_id: str) -> str:
     """Path of a schema. The id must have been checked."""
     return f"{TEMPLATES}{schema_id}{_TEMPLATE_SUFFIX}"
+
+
+def presence_path(worker_id: str) -> str:
+    """Path of a worker's sign of life."""
+    return f"{PRESENCE}{escape_key(worker_id)}"
+
+
+def parse_presence_path(path: str) -> str | None:
+    """Worker id of a sign of life; None for anything else."""
+    if not path.startswith(PRESENCE):
+        return None
+    try:
+        return unescape_key(path[len(PRESENCE) :])
+    except Invalid:
+        return None
+
+
+def quarantine_path(schema_id: str, key: str, digest: str) -> str:
+    """Path of a damaged entity's copy. Its old name becomes a folder: the file name has no room left."""
+    return f"{QUARANTINE}{schema_id}/{escape_key(key)}{_ENTITY_SUFFIX}/{digest}"
+
+
+def parse_quarantine_path(path: str) -> tuple[str, str] | None:
+    """Schema id and key that a quarantined object had; None for anything else."""
+    folder, slash, digest = path.removeprefix(QUARANTINE).rpartition("/")
+    if not (path.startswith(QUARANTINE) and slash and digest):
+        return None
+    return parse_entity_path(FILES + folder)
 
 
 def parse_entity_path(path: str) -> tuple[str, str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 from deltadatabase.auth.join import JoinToken
 from deltadatabase.clock import Clock, Random
@@ -29,6 +29,7 @@ from deltadatabase.worker.membership import (
 )
 from deltadatabase.worker.node import Node, NodeOptions
 from deltadatabase.worker.opening import examine, refresh
+from deltadatabase.worker.presence import Presence, PresentLease
 from deltadatabase.worker.store_check import StoreCheck
 from deltadatabase.worker.watching import StoreWatch
 
@@ -96,6 +97,8 @@ class WorkerServer:
         self._store: Store | None = None
         self._node: Node | None = None
         self._sealer: Sealer | None = None
+        self._presence: Presence | None = None
+        self._store_open = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set, then drain.
@@ -138,10 +141,13 @@ class WorkerServer:
         )
         joining = asyncio.create_task(self._keep_joining(client))
         stopping = asyncio.create_task(stop.wait())
+        marking = asyncio.create_task(self._keep_present())
         try:
-            await asyncio.wait({joining, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({joining, stopping, marking}, return_when=asyncio.FIRST_COMPLETED)
             if joining.done():
                 joining.result()
+            if marking.done():
+                marking.result()
             log.info("worker drains", worker_id=options.worker_id)
             await stop_serving()
             deadline = self._clock.monotonic_s() + options.drain_timeout_s
@@ -149,9 +155,9 @@ class WorkerServer:
             if self._node is not None:
                 await self._node.settle(max(0.1, (deadline - self._clock.monotonic_s()) / 3))
         finally:
-            for task in (joining, stopping):
+            for task in (joining, stopping, marking):
                 task.cancel()
-            await asyncio.gather(joining, stopping, return_exceptions=True)
+            await asyncio.gather(joining, stopping, marking, return_exceptions=True)
             await server.stop(grace=0.2)
             if self._store is not None:
                 await self._store.close()
@@ -172,6 +178,12 @@ class WorkerServer:
         return await self._node.execute(command)
 
     # -- joining -----------------------------------------------------------------------
+
+    async def _keep_present(self) -> NoReturn:
+        """Renew the sign of life from the first opening of the store on. Raises StartupError."""
+        await self._store_open.wait()
+        assert self._presence is not None
+        await self._presence.keep()
 
     async def _keep_joining(self, client: MembershipClient) -> None:
         said: tuple[str, float] | None = None
@@ -200,19 +212,26 @@ class WorkerServer:
         if self._node is None:
             if self._store is None:
                 self._store = await self._open_store()
-            report = await examine(self._store, keyring, random=self._random)
+            if self._presence is None:
+                self._presence = Presence(
+                    self._store, self._options.worker_id, clock=self._clock, random=self._random
+                )
+            report = await examine(self._store, keyring, self._presence, random=self._random)
             self._sealer = Sealer(keyring, self._random)
             self._node = Node(
                 self._store,
                 self._current_sealer,
                 report,
                 clock=self._clock,
-                lease=self._lease,
+                lease=PresentLease(self._lease, self._presence),
                 options=self._options.node,
             )
+            self._store_open.set()
         else:
-            assert self._store is not None
-            report = await refresh(self._store, keyring, self._node.report, random=self._random)
+            assert self._store is not None and self._presence is not None
+            report = await refresh(
+                self._store, keyring, self._presence, self._node.report, random=self._random
+            )
             self._sealer = Sealer(keyring, self._random)
         return (
             report,

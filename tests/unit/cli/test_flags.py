@@ -3,10 +3,20 @@ from __future__ import annotations
 import pytest
 
 from deltadatabase.cli.flags import WIDTH, help_text
-from deltadatabase.settings import AdminKeySettings, MainSettings, ServeSettings, WorkerSettings, flags_of
+from deltadatabase.settings import (
+    AdminKeySettings,
+    DoctorSettings,
+    MainSettings,
+    ScrubSettings,
+    ServeSettings,
+    WorkerSettings,
+    flags_of,
+)
 
 
-@pytest.mark.parametrize("program", [MainSettings, ServeSettings, WorkerSettings, AdminKeySettings])
+@pytest.mark.parametrize(
+    "program", [MainSettings, ServeSettings, WorkerSettings, AdminKeySettings, ScrubSettings, DoctorSettings]
+)
 def test_help_lists_every_flag_with_default_and_environment(program):
     text = help_text("prog", "Does something.", program, ("prog -x=1",))
     flat = " ".join(text.split())

@@ -133,3 +133,23 @@ def test_all_refusals_read_alike() -> None:
             layout.parse(broken)
         texts.add((caught.value.detail, caught.value.code))
     assert texts == {(layout.corrupt().detail, "integrity")}
+
+
+def test_what_is_left_of_a_header_is_read_without_its_body() -> None:
+    data = sealed(header(recent=(RecentWrite(2, b"r" * 16),)), 100)
+    parsed = layout.parse(data)
+    for end in range(parsed.body_offset, len(data)):
+        assert layout.parse(data[:end], header_only=True).header == parsed.header
+    for end in range(parsed.body_offset):
+        with pytest.raises(Corrupt):
+            layout.parse(data[:end], header_only=True)
+
+
+def test_a_cut_that_the_header_tells_of_is_recognised() -> None:
+    data = sealed(header(), 100)
+    least = layout.parse(data).body_offset + layout.TAG_BYTES
+    for end in range(len(data)):
+        assert layout.is_cut_short(data[:end]) is (end < least)
+    assert not layout.is_cut_short(b"{}" * 200) and not layout.is_cut_short(b"{}")
+    # A flipped high byte of the header's length is no cut.
+    assert not layout.is_cut_short(changed(data, 8, b"\x01"))

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from deltadatabase.errors import StartupError
-from deltadatabase.settings import load_admin_key, load_main, load_serve, load_worker
+from deltadatabase.settings import (
+    load_admin_key,
+    load_doctor,
+    load_main,
+    load_scrub,
+    load_serve,
+    load_worker,
+)
 from deltadatabase.settings.values import Address, Secret
 
 KEY = "0123456789abcdef" * 4
@@ -250,3 +257,34 @@ def test_dev_mode_needs_a_loopback_grpc_address_too():
     assert "-grpc-addr" in caught.value.detail
     assert not load_serve(["-workers=1", "-grpc-addr=:50051"], {}).dev
     assert load_serve(["-workers=1", "-grpc-addr=127.0.0.1:50051"], {}).dev
+
+
+@pytest.mark.parametrize("load", [load_scrub, load_doctor])
+def test_what_works_on_a_store_finds_it_like_a_worker(load):
+    settings = load([], {})
+    assert settings.shared_fs == Path("./shared/db") and settings.state_path == Path("./shared/db/_state")
+    assert not settings.s3.enabled and not settings.json and settings.store_wait == 10
+    settings = load(
+        ["-shared-fs=/x", "-s3-endpoint=rustfs:9000", "-s3-bucket", "bucket", "-json"],
+        {"MASTER_KEY": KEY, "MASTER_KEY_PREVIOUS": OTHER_KEY, "S3_ACCESS_KEY": "a", "S3_SECRET_KEY": "s"},
+    )
+    assert settings.s3.endpoint == "http://rustfs:9000" and settings.s3.bucket == "bucket"
+    assert settings.master_key == Secret(KEY) and settings.json
+    assert settings.state_path == Path("/x/_state")
+    assert "64 hex digits" in refused(load, "-master-key=short")
+    assert "same key" in refused(load, f"-master-key={KEY}", f"-master-key-previous={KEY.upper()}")
+    assert "belong together" in refused(load, "-s3-bucket=s3://bucket", "-s3-access-key=a")
+    # The present one may be in the state directory.
+    assert load([f"-master-key-previous={KEY}"], {}).master_key is None
+
+
+def test_scrub_flags_that_contradict_each_other():
+    assert "choose one" in refused(load_scrub, "-dry-run", "-remove-tombstones")
+    assert "leave -resume out" in refused(load_scrub, "-end-maintenance", "-resume")
+    settings = load_scrub(["-dry-run", "-quarantine", "-remove-orphans"], {})
+    assert settings.dry_run and settings.quarantine and not settings.remove_tombstones
+    assert load_scrub(["-end-maintenance"], {}).end_maintenance
+
+
+def test_the_doctor_checks_a_given_join_token():
+    assert "-join-token" in refused(load_doctor, "-join-token=short")

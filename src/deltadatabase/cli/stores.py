@@ -1,0 +1,104 @@
+"""From the settings of a program to its open store."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final, Protocol
+
+from deltadatabase.clock import SystemClock, system_random
+from deltadatabase.errors import StartupError, Unavailable
+from deltadatabase.settings import S3Flags, Secret
+from deltadatabase.storage.base import Store
+from deltadatabase.storage.objects import S3Settings
+from deltadatabase.storage.opening import open_store, wait_for_store
+from deltadatabase.storage.paths import CLUSTER
+from deltadatabase.telemetry.logging import get_logger
+
+RETRY_S: Final = 0.5
+# Waiting does not change these.
+FINAL_CODES: Final = frozenset({"store_denied", "store_bucket_missing"})
+
+log = get_logger(__name__)
+clock = SystemClock()
+
+
+class StorePlace(Protocol):
+    """Settings that say where a store is."""
+
+    @property
+    def shared_fs(self) -> Path: ...
+
+    @property
+    def s3(self) -> S3Flags: ...
+
+
+async def open_configured_store(settings: StorePlace, *, wait_s: float, memory: bool = False) -> Store:
+    """Open the configured store, make it where it is missing, and wait until it answers.
+
+    Raises:
+        StartupError: it cannot be used, or does not answer in time.
+    """
+    store = await open_store(None if memory else target_of(settings), clock=clock, random=system_random)
+    try:
+        await wait_for_store(
+            store,
+            timeout_s=wait_s,
+            clock=clock,
+            on_wait=lambda exc: log.warning(
+                "the store does not answer yet", code=exc.code, detail=exc.detail
+            ),
+        )
+    except BaseException:
+        await store.close()
+        raise
+    return store
+
+
+async def open_existing_store(settings: StorePlace, *, wait_s: float) -> Store:
+    """Open a store that is there already; neither a directory nor a bucket is made.
+
+    Raises:
+        StartupError: ``store_refused``, ``store_unreachable``.
+    """
+    if not settings.s3.enabled and not settings.shared_fs.is_dir():
+        raise StartupError(
+            "there is no such directory: name the database's with -data or -shared-fs, or give the -s3 flags",
+            code="store_refused",
+        )
+    store = await open_store(target_of(settings), clock=clock, random=system_random)
+    deadline_s = clock.monotonic_s() + wait_s
+    try:
+        while True:
+            try:
+                await store.list(CLUSTER, limit=1)
+            except Unavailable as exc:
+                if exc.code in FINAL_CODES:
+                    raise StartupError(exc.detail, code="store_refused") from exc
+                if clock.monotonic_s() + RETRY_S > deadline_s:
+                    raise StartupError(
+                        f"the store was not reachable within {wait_s:g} s: {exc.detail}",
+                        code="store_unreachable",
+                    ) from exc
+                await asyncio.sleep(RETRY_S)
+            else:
+                return store
+    except BaseException:
+        await store.close()
+        raise
+
+
+def target_of(settings: StorePlace) -> S3Settings | Path:
+    """Return the bucket or the directory that the settings name."""
+    s3 = settings.s3
+    if not s3.enabled:
+        return settings.shared_fs
+    return S3Settings(
+        endpoint=s3.endpoint or None,
+        bucket=s3.bucket,
+        region=s3.region,
+        access_key=s3.access_key or Secret(""),
+        secret_key=s3.secret_key or Secret(""),
+        path_style=s3.path_style,
+        allow_http=s3.endpoint.startswith("http://"),
+    )

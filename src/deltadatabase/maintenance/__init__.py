@@ -1,0 +1,1 @@
+"""What an operator does beside the running service: scrub a store, and examine it (``doctor``)."""
