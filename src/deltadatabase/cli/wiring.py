@@ -19,7 +19,7 @@ from deltadatabase.cli.stores import open_configured_store
 from deltadatabase.clock import system_random
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.keyring import Keyring
-from deltadatabase.errors import DeltaError, StartupError
+from deltadatabase.errors import DeltaError, OutcomeUnknown, Overloaded, StartupError, Unavailable
 from deltadatabase.gateway.app import GatewayOptions, create_app
 from deltadatabase.gateway.control import ControlPlane
 from deltadatabase.gateway.forwarding import Router
@@ -28,7 +28,7 @@ from deltadatabase.gateway.process import ClientCalls
 from deltadatabase.gateway.server import RestServer, TlsFiles
 from deltadatabase.gateway.state import ClusterState
 from deltadatabase.limits import TEMPLATE_POLL_S
-from deltadatabase.model import MemberInfo, MemberState
+from deltadatabase.model import MemberInfo, MemberState, StoreReport
 from deltadatabase.rpc import channels
 from deltadatabase.rpc.local import LocalLink
 from deltadatabase.rpc.pb import main_worker_pb2_grpc as pb_grpc
@@ -39,6 +39,7 @@ from deltadatabase.settings import (
     RouterFlags,
     ServeSettings,
 )
+from deltadatabase.storage.base import Store
 from deltadatabase.telemetry.logging import get_logger
 from deltadatabase.worker.node import Node
 from deltadatabase.worker.opening import examine
@@ -47,6 +48,7 @@ from deltadatabase.worker.store_check import StoreCheck
 from deltadatabase.worker.watching import StoreWatch
 
 EMBEDDED_ID: Final = "embedded"
+EXAMINE_AGAIN_S: Final = 0.5
 REST_SHARE: Final = 0.6
 """Part of the drain timeout that the requests in flight may take."""
 
@@ -295,7 +297,7 @@ async def _embedded(settings: ServeSettings, main: MainWorker, lost: asyncio.Eve
     tasks: list[asyncio.Task[None]] = []
     try:
         presence = Presence(store, EMBEDDED_ID, clock=clock, random=system_random)
-        report = await examine(store, main.keyring, presence, random=system_random)
+        report = await _examined(store, main.keyring, presence, wait_s=settings.store_wait)
         sealer = Sealer(main.keyring, system_random)
         node = Node(
             store,
@@ -329,6 +331,26 @@ async def _embedded(settings: ServeSettings, main: MainWorker, lost: asyncio.Eve
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await store.close()
+
+
+async def _examined(store: Store, keyring: Keyring, presence: Presence, *, wait_s: float) -> StoreReport:
+    """Open the database in a store that answered just now, and may be away again for a moment.
+
+    Raises:
+        StartupError: ``store_unreachable`` after ``wait_s`` seconds; else as ``examine``.
+    """
+    deadline_s = clock.monotonic_s() + wait_s
+    while True:
+        try:
+            return await examine(store, keyring, presence, random=system_random)
+        except (Unavailable, OutcomeUnknown, Overloaded) as exc:
+            if clock.monotonic_s() + EXAMINE_AGAIN_S > deadline_s:
+                raise StartupError(
+                    f"the store could not be examined within {wait_s:g} s: {exc.detail}",
+                    code="store_unreachable",
+                ) from exc
+            log.warning("the store went away while it was examined; trying again", code=exc.code)
+            await asyncio.sleep(EXAMINE_AGAIN_S)
 
 
 async def _keep_present(presence: Presence, lost: asyncio.Event) -> None:
