@@ -23,6 +23,7 @@ from chaos.clients import Broken, Connection, Refused
 from chaos.proxy import Proxy
 
 READY_TIMEOUT_S: Final = 60.0
+EXITS_MAX: Final = 8
 DISK_MIB: Final = 48
 REMOUNT_TIMEOUT_S: Final = 2.0
 
@@ -223,7 +224,7 @@ class Fleet:
         return self.cluster.workers[worker_id]
 
     def look_after(self) -> None:
-        """Note which processes have ended by themselves, and start others."""
+        """Note which processes have ended by themselves, and start others. Raises NotReady."""
         if (code := self.cluster.main.process.poll()) is not None:
             self.exits.append(f"main-worker: exit code {code}")
             self.cluster.start_main()
@@ -231,6 +232,8 @@ class Fleet:
             if (code := self.program(worker_id).process.poll()) is not None:
                 log = self.cluster.workers.pop(worker_id).log
                 self.exits.append(f"proc-worker {worker_id}: exit code {code}, {log.name}")
+                if len(self.exits) > EXITS_MAX:
+                    raise NotReady(f"workers keep ending by themselves, the last one with code {code}")
                 self.start_worker()
 
     async def ready(self) -> None:

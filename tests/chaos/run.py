@@ -30,6 +30,8 @@ FULL_WAIT_S: Final = 4.0
 SETTLE_S: Final = 2.0
 FINAL_READ_S: Final = 60.0
 
+_TESTS: Final = Path(__file__).absolute().parents[1]
+
 Say = Callable[[str], None]
 
 
@@ -139,7 +141,7 @@ async def run(options: Options, folder: Path, say: Say) -> Record:
             store = await stack.enter_async_context(bucket(folder, options.seed))
         else:
             store = stack.enter_context(directory(folder))
-        started = stack.enter_context(programs(folder, commands=commands(options.plant)))
+        started = stack.enter_context(programs(folder, {"PYTHONPATH": str(_TESTS)}, commands(options.plant)))
         fleet = Fleet.on(started, store)
         say("starting the workers")
         await fleet.start(1 if options.planned else options.workers)
