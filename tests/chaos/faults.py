@@ -131,6 +131,14 @@ class Faults:
         assert isinstance(self._store, Bucket)
         await self._store.restart(fault.seconds, kill=fault.kind == "kill-store")
 
+    async def _pause_store(self, fault: Fault) -> None:
+        assert isinstance(self._store, Bucket)
+        self._store.server.pause()
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            self._store.server.resume()
+
     async def _disk_full(self, fault: Fault) -> None:
         assert isinstance(self._store, Directory)
         with self._store.full():
@@ -153,6 +161,7 @@ class Faults:
         "stutter": _stutter,
         "restart-store": _restart_store,
         "kill-store": _restart_store,
+        "pause-store": _pause_store,
         "disk-full": _disk_full,
         "read-only": _read_only,
     }

@@ -16,6 +16,7 @@ import msgspec
 
 from deltadatabase.cli import main as cli
 from deltadatabase.errors import DeltaError, OutcomeUnknown, Unavailable
+from deltadatabase.model import Command, Result
 from deltadatabase.storage import group_commit
 from deltadatabase.storage.base import Condition, When
 from deltadatabase.storage.local import DirectoryObjects
@@ -126,6 +127,19 @@ def lost_reply_acknowledged() -> None:
     _on_entities(wrong)
 
 
+def unknown_refused() -> None:
+    """A write that was given up while its put may have landed counts as refused."""
+    right = commit.Committer._write
+
+    async def write(self: commit.Committer, command: Command) -> Result:
+        try:
+            return await right(self, command)
+        except OutcomeUnknown:
+            raise Unavailable("planted") from None
+
+    commit.Committer._write = write  # type: ignore[method-assign]
+
+
 def cache_not_tagged() -> None:
     """Cached values outlive the ownership under which they were read."""
 
@@ -144,6 +158,7 @@ PLANTS: Final[dict[str, tuple[Callable[[], None], dict[str, tuple[str, ...]]]]] 
     "write-id-not-checked": (write_id_not_checked, {"s3": ("drop-after", "twice")}),
     "lost-reply-refused": (lost_reply_refused, {"s3": ("drop-after", "truncate")}),
     "lost-reply-acknowledged": (lost_reply_acknowledged, {"s3": ("drop-before",)}),
+    "unknown-refused": (unknown_refused, {"s3": ("drop-after", "refuse-after")}),
     "cache-not-tagged": (
         cache_not_tagged,
         {"s3": ("join", "leave", "pause-worker"), "directory": ("join", "leave", "pause-worker")},

@@ -26,13 +26,16 @@ NETWORK: Final = (
 """What the proxy before an S3 server does to requests; see ``proxy.py``."""
 
 STORE: Final = {
-    "s3": (*NETWORK, "restart-store", "kill-store"),
+    "s3": (*NETWORK, "restart-store", "kill-store", "pause-store"),
     "directory": ("stutter",),
 }
 """What happens to each store."""
 
 DISK: Final = ("disk-full", "read-only")
 """What happens to a directory on a disk of its own; making one takes the right to mount."""
+
+OUTAGES: Final = (*NETWORK, *DISK, "pause-store")
+"""Some of these last longer than a request may."""
 
 MEANING: Final = {
     "kill-worker": "kill -9 of a proc worker; another one starts",
@@ -48,6 +51,7 @@ MEANING: Final = {
     "read-only": "the store's disk is mounted read-only",
     "restart-store": "the S3 server ends and starts again on its data",
     "kill-store": "kill -9 of the S3 server; it starts again on its data",
+    "pause-store": "the S3 server is stopped for some seconds, then goes on",
     "delay": "requests to the store are held up, some for longer than the worker waits",
     "drop-before": "the connection breaks and the store never gets the request",
     "drop-after": "the store got the request, and its reply is lost",
@@ -117,4 +121,6 @@ def _seconds(kind: str, rng: random.Random) -> float:
         return rng.uniform(0.1, 2.0)
     if kind in ("kill-worker", "kill-main"):
         return rng.uniform(0.0, 1.0)  # Until there is another.
+    if kind in OUTAGES and rng.random() < 1 / 8:
+        return rng.uniform(11.0, 13.0)  # The main worker gives a request up after 10 s.
     return rng.uniform(1.5, 3.5)
