@@ -26,8 +26,9 @@ def judge(history: Sequence[Operation]) -> list[str]:
     for operation in history:
         by_key[operation.key].append(operation)
     for key, operations in by_key.items():
-        judged = [*_unmade_versions(operations), *_deletes(operations)]
-        found += [f"{key}: {sentence}" for sentence in judged]
+        known = _Known(operations)
+        judged = [_unmade_versions(operations), _come_back(operations, known), _vanished(operations, known)]
+        found += [f"{key}: {sentence}" for sentence in itertools.chain(*judged)]
     return found
 
 
@@ -85,66 +86,66 @@ def _unmade_versions(operations: list[Operation]) -> list[str]:
     return [sentence]
 
 
-def _deletes(operations: list[Operation]) -> list[str]:
-    known = sorted(
-        (op for op in operations if op.outcome == "ok" and op.version and op.end is not None),
-        key=lambda op: op.end or 0.0,
-    )
-    ends = [op.end or 0.0 for op in known]
-    highest = list(itertools.accumulate(known, lambda one, other: max(one, other, key=lambda op: op.version)))
+class _Known:
+    """What was known of one key at any time: the operation that showed the highest version."""
 
-    def before(time: float) -> Operation | None:
-        """What has the highest version of all that was known before a time."""
-        place = bisect.bisect_left(ends, time)
-        return highest[place - 1] if place else None
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        self._ends: list[float] = []
+        self._highest: list[Operation] = []
+        for operation in sorted(operations, key=lambda op: op.end or 0.0):
+            if operation.outcome != "ok" or not operation.version or operation.end is None:
+                continue
+            best = self._highest[-1] if self._highest else operation
+            self._ends.append(operation.end)
+            self._highest.append(operation if operation.version > best.version else best)
 
-    return [*_come_back(operations, before), *_vanished(operations, before)]
+    def before(self, time: float) -> Operation | None:
+        """Of all that had ended before a time."""
+        place = bisect.bisect_left(self._ends, time)
+        return self._highest[place - 1] if place else None
 
 
-def _come_back(operations, before) -> list[str]:
+def _come_back(operations: Sequence[Operation], known: _Known) -> list[str]:
     """After an acknowledged delete, no version up to that of its tombstone is seen or made again."""
-    found = []
-    floors: list[tuple[float, int, Operation]] = []
-    for delete in operations:
+    found: list[str] = []
+    ends: list[float] = []
+    floors: list[tuple[int, Operation]] = []
+    for delete in sorted(operations, key=lambda op: op.end or 0.0):
         if delete.kind != "delete" or delete.outcome != "ok" or delete.end is None:
             continue
-        if (seen := before(delete.begin)) is not None:
-            # It met that version or a later one, so the tombstone is at least the next.
-            floors.append((delete.end, seen.version + 1, delete))
-    floors.sort(key=lambda floor: floor[0])
-    ends = [end for end, _, _ in floors]
-    highest = list(itertools.accumulate(floors, lambda one, other: max(one, other, key=lambda f: f[1])))
+        if (seen := known.before(delete.begin)) is None:
+            continue
+        # It met that version or a later one, so its tombstone has at least the next.
+        floor = (seen.version + 1, delete)
+        ends.append(delete.end)
+        floors.append(max(floor, floors[-1], key=lambda each: each[0]) if floors else floor)
     for later in operations:
         place = bisect.bisect_left(ends, later.begin)
         if later.outcome != "ok" or not later.version or not place:
             continue
-        _, floor, delete = highest[place - 1]
-        if later.version <= floor:
+        version, delete = floors[place - 1]
+        if later.version <= version:
             found.append(f"what was deleted is there again, or was never deleted\n  {delete}\n  {later}")
     return found
 
 
-def _vanished(operations, before) -> list[str]:
+def _vanished(operations: Sequence[Operation], known: _Known) -> list[str]:
     """An entity is absent only if a delete can have come after the last version that was known."""
-    found = []
+    found: list[str] = []
     begins = {op.value: op.begin for op in operations if op.kind == "put"}
     deletes = sorted(
-        (
-            (op.begin, _NEVER if op.outcome == "unknown" else op.end or _NEVER)
-            for op in operations
-            if op.kind == "delete" and op.outcome != "refused"
-        ),
+        (op.begin, _NEVER if op.end is None else op.end)
+        for op in operations
+        if op.kind == "delete" and op.outcome != "refused"
     )
     starts = [begin for begin, _ in deletes]
     latest = list(itertools.accumulate((end for _, end in deletes), max))
     for read in operations:
-        if read.kind != "get" or read.outcome != "ok" or read.version:
+        if read.kind != "get" or read.outcome != "ok" or read.version or read.end is None:
             continue
-        seen = before(read.begin)
-        if seen is None:
+        if (seen := known.before(read.begin)) is None:
             continue
-        place = bisect.bisect_right(starts, read.end or _NEVER)
-        written = begins.get(seen.value, seen.begin)
-        if not place or latest[place - 1] < written:
+        place = bisect.bisect_right(starts, read.end)
+        if not place or latest[place - 1] < begins.get(seen.value, seen.begin):
             found.append(f"an entity is absent, and no delete came after it\n  {seen}\n  {read}")
     return found

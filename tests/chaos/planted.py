@@ -23,6 +23,8 @@ from deltadatabase.storage.local import DirectoryObjects
 from deltadatabase.storage.objects import S3Objects
 from deltadatabase.worker import commit
 from deltadatabase.worker.cache import Cache, Entry, Name
+from deltadatabase.worker.membership import MembershipClient
+from deltadatabase.worker.node import Node
 
 Put = Callable[[Any, str, bytes, Condition], Awaitable[str]]
 
@@ -45,8 +47,8 @@ def _on_entities(wrong: Callable[[Put], Put]) -> None:
 
         return put
 
-    for store in (S3Objects, DirectoryObjects):
-        store.put = replaced(store.put)  # type: ignore[method-assign]
+    S3Objects.put = replaced(S3Objects.put)  # type: ignore[method-assign,assignment]
+    DirectoryObjects.put = replaced(DirectoryObjects.put)  # type: ignore[method-assign,assignment]
 
 
 def ack_before_commit() -> None:
@@ -149,6 +151,19 @@ def cache_not_tagged() -> None:
     Cache.get = get  # type: ignore[method-assign]
 
 
+def no_drain() -> None:
+    """A worker that is told to end ends at once."""
+
+    async def drain(self: MembershipClient, timeout_s: float) -> None:
+        return None
+
+    async def settle(self: Node, timeout_s: float) -> None:
+        return None
+
+    MembershipClient.drain = drain  # type: ignore[method-assign]
+    Node.settle = settle  # type: ignore[method-assign]
+
+
 PLANTS: Final[dict[str, tuple[Callable[[], None], dict[str, tuple[str, ...]]]]] = {
     "ack-before-commit": (
         ack_before_commit,
@@ -162,6 +177,10 @@ PLANTS: Final[dict[str, tuple[Callable[[], None], dict[str, tuple[str, ...]]]]] 
     "cache-not-tagged": (
         cache_not_tagged,
         {"s3": ("join", "leave", "pause-worker"), "directory": ("join", "leave", "pause-worker")},
+    ),
+    "no-drain": (
+        no_drain,
+        {"s3": ("leave", "rolling-restart"), "directory": ("leave", "rolling-restart")},
     ),
 }
 """Name to bug, and to the faults that bring it out on each store."""

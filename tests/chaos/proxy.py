@@ -119,6 +119,7 @@ class Proxy:
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # Closed connections are let go of in the loop's next turn.
 
     def begin(self, fault: str, share: float) -> None:
         """Do this to a share of the requests from now on."""

@@ -201,7 +201,7 @@ async def _faults(
                 await _answers(load)
         except Impossible as exc:
             record.impossible.append(f"{fault.kind}: {exc}")
-        if options.plant and judge(load.history):
+        if options.plant and (judge(load.history) or record.planned_failures):
             record.found_after_s = time.monotonic() - begun
             return
 
@@ -222,6 +222,9 @@ async def _planned(record: Record, fleet: Fleet, load: Load, say: Say, begun: fl
         async with _watched(record, "scale-down", load, say, begun):
             await asyncio.gather(*(fleet.stop_worker(worker_id) for worker_id in fleet.workers[1:]))
             await fleet.ready()
+        if options.plant and record.planned_failures:
+            record.found_after_s = time.monotonic() - begun
+            return
         if time.monotonic() - begun >= options.seconds:
             return
 
@@ -229,7 +232,7 @@ async def _planned(record: Record, fleet: Fleet, load: Load, say: Say, begun: fl
 @contextlib.asynccontextmanager
 async def _watched(record: Record, kind: str, load: Load, say: Say, begun: float) -> AsyncIterator[None]:
     """Around a fault: enough load before it, new keys during it, a pause after it, and its figures."""
-    rate = await _enough(load, record.options.rate)
+    rate = await enough(load.rate, record.options.rate)
     load.era += 1
     at, failed = time.monotonic(), load.failures()
     say(f"{at - begun:6.1f} s  {len(load.history):7} operations  {rate:4.0f}/s  {kind}")
@@ -239,17 +242,17 @@ async def _watched(record: Record, kind: str, load: Load, say: Say, begun: float
     record.made.append(Made(kind, at - begun, seconds, rate, load.failures() - failed))
 
 
-async def _enough(load: Load, asked: float) -> float:
+async def enough(measure: Callable[[], float], asked: float, wait_s: float = RATE_WAIT_S) -> float:
     """Wait until enough operations go through; their rate. Raises Invalid."""
     begun, best = time.monotonic(), 0.0
     while True:
-        rate, waited = load.rate(), time.monotonic() - begun
+        rate, waited = measure(), time.monotonic() - begun
         best = max(best, rate)
         if rate >= RATE_MIN and (rate >= asked * FULL_SHARE or waited > FULL_WAIT_S):
             return rate
-        if waited > RATE_WAIT_S:
+        if waited > wait_s:
             raise Invalid(
-                f"at most {best:.0f} operations a second went through for {RATE_WAIT_S:.0f} s; "
+                f"at most {best:.0f} operations a second went through for {wait_s:.0f} s; "
                 f"a fault counts from {RATE_MIN:.0f} on"
             )
         await asyncio.sleep(0.1)
