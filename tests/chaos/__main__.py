@@ -8,8 +8,8 @@ import shutil
 import signal
 import sys
 import tempfile
-import textwrap
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ import uvloop
 from chaos.planted import PLANTS
 from chaos.report import figures, table, verdict, write_evidence
 from chaos.run import RATE_MIN, Options, Record, run
-from chaos.schedule import MEANING
+from chaos.schedule import MEANING, kinds_of
 
 EXIT_CODES: Final = {"passed": 0, "failed": 1, "INVALID": 3}
 
@@ -42,8 +42,6 @@ exit codes: 0 passed, 1 something is wrong, 2 bad arguments, 3 INVALID: before s
 {RATE_MIN:.0f} operations a second went through, so that the run proves nothing.
 
 Where something is wrong, the logs, the history and the contradictions are kept in a folder.
-
-faults:
 """
 
 
@@ -72,6 +70,8 @@ def main() -> int:
         keep = verdict(record) != "passed"
         if keep:
             write_evidence(record, folder)
+    except KeyboardInterrupt:
+        return 130
     finally:
         _clear_line()
         if not keep:
@@ -87,13 +87,13 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    plants = {name: (plant.__doc__ or "").rstrip(".") for name, (plant, _) in PLANTS.items()}
     parser = argparse.ArgumentParser(
         prog="just chaos",
         description=_DESCRIPTION,
-        epilog=_EPILOG + "".join(f"  {kind:16} {text}\n" for kind, text in MEANING.items()),
+        epilog=f"{_EPILOG}\nfaults:\n{_listed(MEANING)}\nbugs for -plant:\n{_listed(plants)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    plants = "\n".join(f"{name}: {(plant.__doc__ or '')}" for name, (plant, _) in PLANTS.items())
     parser.add_argument("-minutes", type=float, default=2.0, help="how long faults are made (2)")
     parser.add_argument("-store", choices=("s3", "directory"), default="s3", help="s3 is a SeaweedFS (s3)")
     parser.add_argument("-seed", type=int, help="of faults and clients; without it a new one, which is shown")
@@ -106,17 +106,26 @@ def _parser() -> argparse.ArgumentParser:
         "-plant",
         choices=tuple(PLANTS),
         default="",
-        help=textwrap.shorten(f"give the workers a bug; the run ends when it is found. {plants}", 2000),
+        metavar="BUG",
+        help="give the workers a bug; the run ends when it is found",
     )
     parser.add_argument("-json", metavar="FILE", help="write the figures there, too")
     return parser
 
 
+def _listed(explained: Mapping[str, str]) -> str:
+    return "".join(f"  {name:24} {text}\n" for name, text in explained.items())
+
+
 def _faults(asked: argparse.Namespace) -> tuple[str, ...] | None:
     """The kinds that are asked for, or that bring the planted bug out; None after a complaint."""
     faults = tuple(filter(None, asked.faults.split(",")))
-    if unknown := [kind for kind in faults if kind not in MEANING]:
-        print(f"just chaos: unknown faults: {', '.join(unknown)} (-h lists all)", file=sys.stderr)
+    known = kinds_of(asked.store, own_disk=True)
+    if unknown := [kind for kind in faults if kind not in known]:
+        print(
+            f"just chaos: not a fault of -store {asked.store}: {', '.join(unknown)} (-h lists all)",
+            file=sys.stderr,
+        )
         return None
     if asked.plant and not faults:
         _, by_store = PLANTS[asked.plant]

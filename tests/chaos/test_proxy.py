@@ -25,7 +25,7 @@ class Server:
         self.reply = reply
         self.got: list[bytes] = []
         self.connections = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None] | None] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -39,9 +39,10 @@ class Server:
             writer.close()
 
     async def close(self) -> None:
-        for task in self._tasks:
+        tasks = [task for task in self._tasks if task is not None]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(0)  # Closed connections are let go of in the loop's next turn.
 
 
