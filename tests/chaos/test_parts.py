@@ -14,7 +14,8 @@ from chaos.clients import Broken, Connection, Load, Refused, document_of, outcom
 from chaos.faults import Faults
 from chaos.judge import judge, lost
 from chaos.planted import PLANTS
-from chaos.run import RATE_MIN, Invalid, enough
+from chaos.report import table, verdict
+from chaos.run import RATE_MIN, Invalid, Made, Options, Record, enough
 from chaos.schedule import MEANING, NETWORK, PLANNED, kinds_of, schedule
 
 ALL = kinds_of("s3", own_disk=False)
@@ -62,6 +63,33 @@ async def test_too_little_load_is_invalid():
     with pytest.raises(Invalid):
         await enough(lambda: RATE_MIN - 1, RATE_MIN, wait_s=0.0)
     assert await enough(lambda: RATE_MIN, RATE_MIN, wait_s=0.0) == RATE_MIN
+
+
+# The verdict
+
+OPTIONS = Options(store="s3", seconds=1.0, seed=1)
+KILL = Made("kill-worker+late", 1.0, 2.0, 200.0, 5)
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        (Record(OPTIONS, made=[KILL]), "passed"),
+        (Record(OPTIONS), "INVALID"),
+        (Record(OPTIONS, made=[KILL], invalid="too slow"), "INVALID"),
+        (Record(OPTIONS, made=[KILL], invalid="too slow", violations=["k: …"]), "failed"),
+        (Record(OPTIONS, made=[KILL], lost=["k"]), "failed"),
+        (Record(OPTIONS, made=[KILL], unreadable=["k"]), "failed"),
+        (Record(OPTIONS, made=[KILL], exits=["proc-worker w1: exit code 70"]), "failed"),
+        (Record(OPTIONS, made=[KILL], broken="not ready"), "failed"),
+        (Record(OPTIONS, made=[KILL], answers={("get", "500 internal"): 1}), "failed"),
+        (Record(OPTIONS, made=[Made("leave", 1.0, 2.0, 200.0, 1)]), "failed"),
+        (Record(OPTIONS, made=[Made("scale-down", 1.0, 2.0, 200.0, 1)]), "failed"),
+    ],
+)
+def test_a_run_passes_only_if_nothing_is_wrong_and_it_proves_something(record, says):
+    assert verdict(record) == says
+    assert table(record).splitlines()[-1].startswith(says)
 
 
 # The judge
