@@ -16,6 +16,9 @@ from chaos.schedule import NETWORK, Fault
 WORKERS_MIN: Final = 2
 WORKERS_MAX: Final = 6
 ANSWER_TIMEOUT_S: Final = 60.0
+AFTERMATH_S: Final = 2.0
+"""A network fault beside a worker's death goes on for so long after the next worker's start."""
+
 _PROBES: Final = 100_000
 """Client numbers from here on ask only after a worker was killed."""
 
@@ -67,12 +70,14 @@ class Faults:
         worker_id = self._pick(fault)
         killed = time.monotonic()
         self._fleet.kill_worker(worker_id)
-        answers = asyncio.create_task(self._sampled_keys_answer(killed))
+        # With a broken network beside it no key need answer before that has ended.
+        answers = None if fault.beside else asyncio.create_task(self._sampled_keys_answer(killed))
         await asyncio.sleep(fault.seconds)
         self._fleet.start_worker("" if fault.renamed else worker_id)
-        seconds = await answers
-        if not fault.beside:
-            self.recoveries.append(seconds)
+        if answers is None:
+            await asyncio.sleep(AFTERMATH_S)
+        else:
+            self.recoveries.append(await answers)
 
     async def _sampled_keys_answer(self, since: float) -> float:
         """Ask for each of a sample of keys until it answers; the seconds until the last one did."""
