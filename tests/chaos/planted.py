@@ -16,15 +16,15 @@ import msgspec
 
 from deltadatabase.cli import main as cli
 from deltadatabase.errors import DeltaError, OutcomeUnknown, Unavailable
-from deltadatabase.model import Command, Result
-from deltadatabase.storage import group_commit
 from deltadatabase.storage.base import Condition, When
+from deltadatabase.storage.batch import digest
 from deltadatabase.storage.local import DirectoryObjects
 from deltadatabase.storage.objects import S3Objects
 from deltadatabase.worker import commit
 from deltadatabase.worker.cache import Cache, Entry, Name
 from deltadatabase.worker.membership import MembershipClient
 from deltadatabase.worker.node import Node
+from deltadatabase.worker.writes import Attempt
 
 Put = Callable[[Any, str, bytes, Condition], Awaitable[str]]
 
@@ -33,7 +33,12 @@ def _etag(store: object, data: bytes) -> str:
     """The ETag that an object of these bytes will get."""
     if isinstance(store, S3Objects):
         return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
-    return group_commit.digest(data)
+    return digest(data)
+
+
+def _replace(owner: type, name: str, wrong: object) -> None:
+    assert hasattr(owner, name), f"{owner.__name__}.{name} is no more: the bug has to be planted elsewhere"
+    setattr(owner, name, wrong)
 
 
 def _on_entities(wrong: Callable[[Put], Put]) -> None:
@@ -47,8 +52,8 @@ def _on_entities(wrong: Callable[[Put], Put]) -> None:
 
         return put
 
-    S3Objects.put = replaced(S3Objects.put)  # type: ignore[method-assign,assignment]
-    DirectoryObjects.put = replaced(DirectoryObjects.put)  # type: ignore[method-assign,assignment]
+    for store in (S3Objects, DirectoryObjects):
+        _replace(store, "put", replaced(store.put))
 
 
 def ack_before_commit() -> None:
@@ -89,14 +94,14 @@ def write_id_not_checked() -> None:
     """After a lost reply, the worker does not recognise its own write and makes it again."""
     right = commit.Committer._reload
 
-    async def reload(self: commit.Committer, name: Name, attempt: commit._Attempt) -> Entry:
+    async def reload(self: commit.Committer, name: Name, attempt: Attempt) -> Entry:
         entry = await right(self, name, attempt)
         if entry.header is None:
             return entry
         forgotten = msgspec.structs.replace(entry.header, write_id=bytes(16), recent=())
         return msgspec.structs.replace(entry, header=forgotten)
 
-    commit.Committer._reload = reload  # type: ignore[method-assign]
+    _replace(commit.Committer, "_reload", reload)
 
 
 def lost_reply_refused() -> None:
@@ -131,15 +136,13 @@ def lost_reply_acknowledged() -> None:
 
 def unknown_refused() -> None:
     """A write that was given up while its put may have landed counts as refused."""
-    right = commit.Committer._write
+    right = Attempt.fail
 
-    async def write(self: commit.Committer, command: Command) -> Result:
-        try:
-            return await right(self, command)
-        except OutcomeUnknown:
-            raise Unavailable("planted") from None
+    def fail(self: Attempt, error: Exception) -> None:
+        self.open = False
+        right(self, Unavailable("planted") if isinstance(error, OutcomeUnknown) else error)
 
-    commit.Committer._write = write  # type: ignore[method-assign]
+    _replace(Attempt, "fail", fail)
 
 
 def cache_not_tagged() -> None:
@@ -148,7 +151,7 @@ def cache_not_tagged() -> None:
     def get(self: Cache, name: Name, term: int, now_s: float) -> Entry | None:
         return self._entries.get(name)
 
-    Cache.get = get  # type: ignore[method-assign]
+    _replace(Cache, "get", get)
 
 
 def no_drain() -> None:
@@ -160,8 +163,8 @@ def no_drain() -> None:
     async def settle(self: Node, timeout_s: float) -> None:
         return None
 
-    MembershipClient.drain = drain  # type: ignore[method-assign]
-    Node.settle = settle  # type: ignore[method-assign]
+    _replace(MembershipClient, "drain", drain)
+    _replace(Node, "settle", settle)
 
 
 PLANTS: Final[dict[str, tuple[Callable[[], None], dict[str, tuple[str, ...]]]]] = {

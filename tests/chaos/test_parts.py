@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from sim.history import Operation
@@ -57,6 +61,19 @@ def test_a_planted_bug_names_faults_that_its_store_knows():
     for _, by_store in PLANTS.values():
         for store, faults in by_store.items():
             assert set(faults) <= set(kinds_of(store, own_disk=True))
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_a_planted_bug_fits_the_code_as_it_is(plant):
+    done = subprocess.run(
+        [sys.executable, "-m", "chaos.planted", plant, "proc-worker", "-h"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 async def test_too_little_load_is_invalid():
