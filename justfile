@@ -79,3 +79,7 @@ bench *arguments:
 # Watch the whole system at work on SeaweedFS, a directory and memory: just demo -store s3 -documents 1000
 demo *arguments:
     PYTHONPATH=tests {{bin}}/python -m integration.show {{arguments}}
+
+# Break real processes on a real store, and judge what clients saw: just chaos -minutes 5 -store s3
+chaos *arguments:
+    PYTHONPATH=tests {{bin}}/python -m chaos {{arguments}}

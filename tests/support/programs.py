@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,18 +77,20 @@ class Programs:
     Attributes:
         folder: working directory of the programs; their logs go there, too.
         environ: variables beside a minimal environment.
+        commands: how to start a program, where not as ``python -m deltadatabase.cli NAME``.
     """
 
     folder: Path
     environ: Mapping[str, str] = field(default_factory=dict)
     started: list[Program] = field(default_factory=list)
+    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def start(self, program: str, *arguments: str, environ: Mapping[str, str] | None = None) -> Program:
         """Start ``deltadb``, ``main-worker`` or ``proc-worker``."""
         log = self.folder / f"{program}-{len(self.started)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "deltadatabase.cli", program, *arguments],
+                [*self._command(program), *arguments],
                 cwd=self.folder,
                 env=self._environment(environ),
                 stdout=output,
@@ -104,7 +106,7 @@ class Programs:
     ) -> subprocess.CompletedProcess[str]:
         """Run one to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "deltadatabase.cli", program, *arguments],
+            [*self._command(program), *arguments],
             cwd=self.folder,
             env=self._environment(environ),
             capture_output=True,
@@ -120,6 +122,9 @@ class Programs:
                 with contextlib.suppress(AssertionError):
                     program.stop()
 
+    def _command(self, program: str) -> Sequence[str]:
+        return self.commands.get(program, (sys.executable, "-m", "deltadatabase.cli", program))
+
     def _environment(self, more: Mapping[str, str] | None) -> dict[str, str]:
         kept = {
             name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH", "TMPDIR") if name in os.environ
@@ -127,10 +132,19 @@ class Programs:
         return kept | dict(self.environ) | dict(more or {})
 
 
+def installed(program: str) -> Path:
+    """The console script of a program, which is installed beside the interpreter."""
+    return Path(sys.executable).parent / program
+
+
 @contextlib.contextmanager
-def programs(folder: Path, environ: Mapping[str, str] | None = None) -> Iterator[Programs]:
+def programs(
+    folder: Path,
+    environ: Mapping[str, str] | None = None,
+    commands: Mapping[str, Sequence[str]] | None = None,
+) -> Iterator[Programs]:
     """Start programs in a folder; on the way out stop them all."""
-    started = Programs(folder, environ or {})
+    started = Programs(folder, environ or {}, commands=commands or {})
     try:
         yield started
     finally:
