@@ -294,3 +294,25 @@ async def test_a_killed_process_is_noticed_at_once() -> None:
         await asyncio.wait_for(task, 2)
     await stream.close()
     await server.wait()
+
+
+@pytest.mark.parametrize("admitted", [True, False], ids=["in use", "in its handshake"])
+async def test_a_worker_that_ends_writes_no_stack_trace(
+    handler: ScriptedHandler, admitted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = exchange.ExchangeService(
+        handler, prove=secret(b"link key")[0], verify=secret(b"link key")[1], random=counting_random(),
+        instance_id=lambda: INSTANCE,
+    )  # fmt: skip
+    server = channels.new_server()
+    service.register(server)
+    port = channels.listen(server, "127.0.0.1:0")
+    await server.start()
+    async with raw_call(f"127.0.0.1:{port}", admitted=admitted):
+        while not service._streams:
+            await asyncio.sleep(0.01)
+        await service.close()
+        assert not service._streams
+        await server.stop(grace=0.2)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+    assert not any(record.exc_info for record in caplog.records)

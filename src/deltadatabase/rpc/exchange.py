@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 #: Past this many bytes of replies that the peer does not fetch, no more requests are read.
 UNSENT_BYTES_MAX: Final = 64 * limits.MIB
+CLOSE_TIMEOUT_S: Final = 1.0
 
 
 class ExchangeService:
@@ -52,6 +53,7 @@ class ExchangeService:
         self._message_bytes_max = message_bytes_max
         self._handshake_timeout_s = handshake_timeout_s
         self._tasks: set[asyncio.Task[None]] = set()
+        self._streams: set[asyncio.Task[object]] = set()
 
     @property
     def in_flight(self) -> int:
@@ -71,7 +73,25 @@ class ExchangeService:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         return not self._tasks
 
+    async def close(self) -> None:
+        """End every stream. Call it before the server stops, which ends them with a stack trace."""
+        for stream in list(self._streams):
+            stream.cancel()
+        if self._streams:
+            await asyncio.wait(self._streams, timeout=CLOSE_TIMEOUT_S)
+
     async def _exchange(self, _requests: object, context: ServerContext) -> None:
+        stream = asyncio.current_task()
+        assert stream is not None
+        self._streams.add(stream)
+        try:
+            await self._serve(context)
+        except asyncio.CancelledError:
+            return  # Closed here, or by the server's end; nothing runs after this.
+        finally:
+            self._streams.discard(stream)
+
+    async def _serve(self, context: ServerContext) -> None:
         peer: str | None = None
         try:
             async with asyncio.timeout(self._handshake_timeout_s):
@@ -82,11 +102,7 @@ class ExchangeService:
             _log.warning("a stream without a valid proof of the link key was refused")
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no valid proof of the link key")
         _log.info("a main worker opened its stream main_instance_id=%s", peer)
-        try:
-            await _Exchange(self._handler, context, self._message_bytes_max, self._tasks).run()
-        except asyncio.CancelledError:
-            # The server ends. gRPC would write a stack trace past our log; nothing runs after this.
-            return
+        await _Exchange(self._handler, context, self._message_bytes_max, self._tasks).run()
 
 
 class _Exchange:

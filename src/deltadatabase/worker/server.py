@@ -158,6 +158,7 @@ class WorkerServer:
             for task in (joining, stopping, marking):
                 task.cancel()
             await asyncio.gather(joining, stopping, marking, return_exceptions=True)
+            await exchange.close()
             await server.stop(grace=0.2)
             if self._store is not None:
                 await self._store.close()
