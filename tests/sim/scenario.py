@@ -77,7 +77,9 @@ async def _operate(
             etags[key] = read.etag
         elif kind == "delete":
             result = await router.delete("s", key)
-            if result.found:
+            if not result.found:
+                operation.kind = "seen"  # It changed nothing, and says that nothing was there.
+            else:
                 operation.version = landings.of_write(key, result.version, operation.begin, now())
             etags.pop(key, None)
         else:
@@ -143,6 +145,10 @@ async def _trouble(world: World) -> None:
             world.spawn(world.silence(rng.choice(members), rng.choice([1.0, 3.0, 6.0])))
         elif event == "break":
             world.break_link(rng.choice(members))
+        elif event == "outage":
+            world.spawn(world.outage(rng.uniform(0.1, 6.0)))
+        elif event == "loss":
+            world.spawn(world.lose_store(rng.uniform(0.1, 3.0)))
         elif event == "drain":
             world.spawn(world.drain(rng.choice(members)))
         else:

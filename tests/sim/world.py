@@ -81,6 +81,8 @@ EVENTS: Mapping[str, int] = {
     "main": 1,
     "evict": 2,
     "clock": 1,
+    "outage": 1,
+    "loss": 2,
 }
 
 
@@ -281,6 +283,7 @@ class World:
         self.workers: list[Worker] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._state = State()
+        self._kept: dict[str, Stored] = {}
         self._names = 0
         self._watching: asyncio.Task[None] | None = None
         self.router, self.cluster = self._main_worker()
@@ -379,6 +382,35 @@ class World:
             if worker.link is not None:
                 worker.link.cut()
         self.router, self.cluster = self._main_worker()
+        if not self.store.recording:
+            self._miss_store(missing=True)
+
+    async def outage(self, seconds: float) -> None:
+        """The store answers nobody."""
+        self.store.down = True
+        await asyncio.sleep(seconds)
+        self.store.down = False
+
+    async def lose_store(self, seconds: float) -> None:
+        """The store is emptied, which is noticed at once, and later it is as it was before."""
+        if not self.store.recording:
+            return
+        self._kept, self.store.objects = self.store.objects, {}
+        self.store.recording = False
+        self._miss_store(missing=True)
+        await asyncio.sleep(seconds)
+        self._restore()
+
+    def _restore(self) -> None:
+        if not self.store.recording:
+            self.store.objects = self._kept
+            self.store.recording = True
+            self._miss_store(missing=False)
+
+    def _miss_store(self, *, missing: bool) -> None:
+        """As if one member more looked for the database all the time."""
+        (self.cluster._without_store.add if missing else self.cluster._without_store.discard)("watcher")
+        self.cluster._close_or_reopen()
 
     def members(self) -> list[Worker]:
         """Workers that the main worker counts on."""
@@ -388,6 +420,8 @@ class World:
     def heal(self) -> None:
         """Whatever is broken works again."""
         self.store.trouble = 0.0
+        self.store.down = False
+        self._restore()
         for worker in self.workers:
             worker.deaf = False
             if not worker.killed:
