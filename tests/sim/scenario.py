@@ -24,7 +24,7 @@ GRAVES = Shape(
 )  # fmt: skip
 """Tombstones are removed, after a while that is longer than any put can be late."""
 BROKEN = Shape(
-    clients=5, keys=1, operations=16, think_s=0.06, kinds=(8, 4, 1, 1), recent=0, late_s=1.0, event_s=0.2,
+    clients=5, keys=1, operations=16, think_s=0.06, kinds=(8, 4, 1, 1), recent=0, late_s=1.0, slow=0.2, event_s=0.2,
     events={"join": 4, "break": 8, "drain": 2, "pause": 1, "evict": 1},
 )  # fmt: skip
 """Connections break and come back while writes are under way, and headers forget."""

@@ -88,6 +88,7 @@ class SimStore:
     Attributes:
         trouble: how often something goes wrong, 0 to 1.
         late_s: by how much a put may be late.
+        slow: how often a read is slow beside that, 0 to 1.
         down: nobody is answered, and nothing lands that was not on its way.
         recording: whether what lands counts; not while the store was emptied.
     """
@@ -102,6 +103,7 @@ class SimStore:
         self.landings = Landings()
         self.trouble = 0.0
         self.late_s = 8.0
+        self.slow = 0.0
         self.down = False
         self.recording = True
         self.ignore_conditions = False
@@ -141,7 +143,7 @@ class SimStore:
         if self.down or self._rng.random() < self.trouble * 0.5:
             raise Unavailable("no reply")
         stored = self.objects.get(path)
-        slow = self._rng.random() < self.trouble
+        slow = self._rng.random() < self.trouble + self.slow
         await asyncio.sleep(
             self._rng.uniform(0.05, STORE_TIMEOUT_S) if slow else self._rng.expovariate(1 / 0.005)
         )

@@ -98,6 +98,7 @@ class Shape:
         removes: the object store removes tombstones; a directory does anyway.
         tombstone_age_s: how old they get, if so.
         late_s: by how much a put in trouble may land late.
+        slow: how often a read is slow, 0 to 1, beside those in trouble.
         recent: how many earlier writes a header remembers. Safety must not hang on it: what is not
             found is unknown.
         event_s: mean time between two events.
@@ -113,6 +114,7 @@ class Shape:
     removes: bool = False
     tombstone_age_s: float = 0.0
     late_s: float = 8.0
+    slow: float = 0.0
     recent: int = RECENT_WRITES_MAX
     event_s: float = 0.4
     events: Mapping[str, int] = field(default_factory=lambda: EVENTS)
@@ -274,6 +276,7 @@ class World:
         self.store = SimStore(self.rng, self.sealer, removes=self.shape.removes)
         self.store.trouble = self.rng.choice([0.0, 0.02, 0.1])
         self.store.late_s = self.shape.late_s
+        self.store.slow = self.shape.slow
         self.store.objects[DATABASE_PATH] = Stored(msgspec.json.encode(DATABASE), "e0", 0)
         # A repeat is recognised by the write ids that a header remembers.
         self.duplicates = self.rng.choice([0.0, 0.05]) if self.shape.recent else 0.0
