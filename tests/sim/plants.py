@@ -13,6 +13,7 @@ from deltadatabase.errors import OutcomeUnknown, Unavailable, VersionMismatch
 from deltadatabase.gateway.forwarding import Router
 from deltadatabase.model import Command, Header, Op, Result
 from deltadatabase.placement.membership import Placement
+from deltadatabase.placement.ring import shard_of
 from deltadatabase.storage.base import Condition, When
 from deltadatabase.worker import commit, engine
 from deltadatabase.worker.cache import Cache, Entry, Name
@@ -20,6 +21,7 @@ from deltadatabase.worker.commit import Committer
 from deltadatabase.worker.locks import EntityLocks
 from deltadatabase.worker.writes import Attempt, PendingWrite, WriteQueue
 from sim.store import SimStore
+from sim.world import SHARDS
 
 Patch = pytest.MonkeyPatch
 
@@ -231,6 +233,21 @@ def terms_kept_when_the_store_is_back(patch: Patch) -> None:
     patch.setattr(Placement, "release", lambda self: None)
 
 
+def cached_under_the_term_of_its_end(patch: Patch) -> None:
+    """A read counts for the term that the worker knows when it ends, not when it began."""
+    load = Committer._load
+
+    async def late(self: Committer, name: Name, term: int, *, sure: bool = False) -> Entry:
+        entry = await load(self, name, term, sure=sure)
+        if not sure:
+            shard = shard_of(*name, SHARDS)
+            entry = msgspec.structs.replace(entry, term=self._seen_terms.get(shard, term))
+            self._cache.put(name, entry)
+        return entry
+
+    patch.setattr(Committer, "_load", late)
+
+
 def refusal_of_a_lost_merge_told(patch: Patch) -> None:
     """A write is refused because of one that was merged before it, and that may never land."""
     fail = Attempt.fail
@@ -267,6 +284,7 @@ PLANTS: dict[str, Callable[[Patch], None]] = {
         absence_delivered_by_a_former_owner,
         reply_delivered_after_the_store_was_lost,
         terms_kept_when_the_store_is_back,
+        cached_under_the_term_of_its_end,
         refusal_of_a_lost_merge_told,
     )
 }
