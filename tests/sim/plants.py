@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from deltadatabase.errors import OutcomeUnknown, Unavailable
+from deltadatabase.errors import OutcomeUnknown, Unavailable, VersionMismatch
 from deltadatabase.gateway.forwarding import Router
 from deltadatabase.model import Command, Header, Op, Result
 from deltadatabase.placement.membership import Placement
+from deltadatabase.placement.ring import shard_of
 from deltadatabase.storage.base import Condition, When
 from deltadatabase.worker import commit, engine
 from deltadatabase.worker.cache import Cache, Entry, Name
@@ -20,6 +21,7 @@ from deltadatabase.worker.commit import Committer
 from deltadatabase.worker.locks import EntityLocks
 from deltadatabase.worker.writes import Attempt, PendingWrite, WriteQueue
 from sim.store import SimStore
+from sim.world import SHARDS
 
 Patch = pytest.MonkeyPatch
 
@@ -208,6 +210,58 @@ def tombstone_removed_without_comparison(patch: Patch) -> None:
     patch.setattr(SimStore, "_remove", careless)
 
 
+def absence_delivered_by_a_former_owner(patch: Patch) -> None:
+    """A delete that met nothing is believed, although its shard has another owner by now."""
+    send = Router._send
+
+    async def hasty(self: Router, command: Command, deadline: float) -> tuple[Result, bool]:
+        result, counts = await send(self, command, deadline)
+        return result, counts or (command.op is Op.DELETE and not result.found)
+
+    patch.setattr(Router, "_send", hasty)
+
+
+def reply_delivered_after_the_store_was_lost(patch: Patch) -> None:
+    def counts(self: Router, shard: int, term: int) -> bool:
+        return self._bound().terms[shard] == term
+
+    patch.setattr(Router, "_counts", counts)
+
+
+def terms_kept_when_the_store_is_back(patch: Patch) -> None:
+    """What workers cached in the emptied store goes on being served."""
+    patch.setattr(Placement, "release", lambda self: None)
+
+
+def cached_under_the_term_of_its_end(patch: Patch) -> None:
+    """A read counts for the term that the worker knows when it ends, not when it began."""
+    load = Committer._load
+
+    async def late(self: Committer, name: Name, term: int, *, sure: bool = False) -> Entry:
+        entry = await load(self, name, term, sure=sure)
+        if not sure:
+            shard = shard_of(*name, SHARDS)
+            entry = msgspec.structs.replace(entry, term=self._seen_terms.get(shard, term))
+            self._cache.put(name, entry)
+        return entry
+
+    patch.setattr(Committer, "_load", late)
+
+
+def refusal_of_a_lost_merge_told(patch: Patch) -> None:
+    """A write is refused because of one that was merged before it, and that may never land."""
+    fail = Attempt.fail
+
+    def tells(self: Attempt, error: Exception) -> None:
+        if self.open and self.plan is not None:
+            for write, outcome in zip(self.writes, self.plan.outcomes, strict=True):
+                if isinstance(outcome, VersionMismatch):
+                    write.fail(outcome)
+        fail(self, error)
+
+    patch.setattr(Attempt, "fail", tells)
+
+
 PLANTS: dict[str, Callable[[Patch], None]] = {
     plant.__name__: plant
     for plant in (
@@ -227,5 +281,10 @@ PLANTS: dict[str, Callable[[Patch], None]] = {
         resolved_write_left_out_of_the_cache,
         epochs_begin_again,
         tombstone_removed_without_comparison,
+        absence_delivered_by_a_former_owner,
+        reply_delivered_after_the_store_was_lost,
+        terms_kept_when_the_store_is_back,
+        cached_under_the_term_of_its_end,
+        refusal_of_a_lost_merge_told,
     )
 }

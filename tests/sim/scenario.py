@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from deltadatabase.errors import DeltaError, NotFound, VersionMismatch
 from sim.history import Operation, violations
 from sim.loop import run
-from sim.world import Shape, World
+from sim.world import EVENTS, Shape, World
 
 EVENTS_MAX = 14
 HEAL_S = 3.5
 """Time for the dead to be found and for the living to join again."""
 
 MIXED = Shape()
-HOT = Shape(clients=6, keys=1, operations=14, think_s=0.02, kinds=(8, 2, 1, 3), event_s=0.15)
+HOT = Shape(
+    clients=6, keys=1, operations=14, think_s=0.02, kinds=(8, 2, 1, 3), event_s=0.15,
+    events={**EVENTS, "outage": 6},
+)  # fmt: skip
 """Writes of one entity queue up and are merged."""
 GRAVES = Shape(
     keys=4, operations=14, think_s=0.9, kinds=(4, 3, 4, 1), removes=True, tombstone_age_s=6.0, late_s=1.0,
@@ -24,15 +27,21 @@ GRAVES = Shape(
 )  # fmt: skip
 """Tombstones are removed, after a while that is longer than any put can be late."""
 BROKEN = Shape(
-    clients=5, keys=1, operations=16, think_s=0.06, kinds=(8, 4, 1, 1), recent=0, late_s=1.0, event_s=0.2,
+    clients=5, keys=1, operations=16, think_s=0.06, kinds=(8, 4, 1, 1), recent=0, late_s=1.0, slow=0.2,
+    event_s=0.2,
     events={"join": 4, "break": 8, "drain": 2, "pause": 1, "evict": 1},
 )  # fmt: skip
 """Connections break and come back while writes are under way, and headers forget."""
+FLAPPING = Shape(
+    keys=1, operations=30, think_s=0.06, kinds=(4, 8, 0, 0), recent=0, late_s=1.0, slow=0.3, event_s=0.1,
+    events={"join": 1, "break": 8},
+)  # fmt: skip
+"""A shard goes to another owner and back while a read is slow."""
 DIRECTORY = Shape(
     keys=3, operations=14, think_s=0.6, kinds=(5, 4, 3, 2), directory=True, tombstone_age_s=8.0, event_s=0.8
 )
 """Workers share a directory; a stopped one may hold the lock of an object."""
-SHAPES = (MIXED, HOT, GRAVES, BROKEN, DIRECTORY)
+SHAPES = (MIXED, HOT, GRAVES, BROKEN, FLAPPING, DIRECTORY)
 
 
 @dataclass
@@ -77,7 +86,9 @@ async def _operate(
             etags[key] = read.etag
         elif kind == "delete":
             result = await router.delete("s", key)
-            if result.found:
+            if not result.found:
+                operation.kind = "seen"  # It changed nothing, and says that nothing was there.
+            else:
                 operation.version = landings.of_write(key, result.version, operation.begin, now())
             etags.pop(key, None)
         else:
@@ -143,6 +154,10 @@ async def _trouble(world: World) -> None:
             world.spawn(world.silence(rng.choice(members), rng.choice([1.0, 3.0, 6.0])))
         elif event == "break":
             world.break_link(rng.choice(members))
+        elif event == "outage":
+            world.spawn(world.outage(rng.uniform(0.1, 6.0)))
+        elif event == "loss":
+            world.spawn(world.lose_store(rng.uniform(0.1, 3.0)))
         elif event == "drain":
             world.spawn(world.drain(rng.choice(members)))
         else:

@@ -88,6 +88,9 @@ class SimStore:
     Attributes:
         trouble: how often something goes wrong, 0 to 1.
         late_s: by how much a put may be late.
+        slow: how often a read is slow beside that, 0 to 1.
+        down: nobody is answered, and nothing lands that was not on its way.
+        recording: whether what lands counts; not while the store was emptied.
     """
 
     backend = "memory"
@@ -100,11 +103,17 @@ class SimStore:
         self.landings = Landings()
         self.trouble = 0.0
         self.late_s = 8.0
+        self.slow = 0.0
+        self.down = False
+        self.recording = True
         self.ignore_conditions = False
         self._serial = 0
 
     async def put(self, path: str, data: bytes, condition: Condition) -> str:
         rng = self._rng
+        if self.down:
+            await asyncio.sleep(rng.uniform(0.001, 0.05))
+            raise OutcomeUnknown("no reply")
         if rng.random() < self.trouble * 0.3:
             await asyncio.sleep(rng.uniform(0.001, 0.05))
             raise Unavailable("refused")
@@ -117,7 +126,11 @@ class SimStore:
             else:
                 await asyncio.sleep(rng.choice([0.0, 0.02, STORE_TIMEOUT_S]))
             raise OutcomeUnknown("no reply")
-        return await self._answer(landing)
+        etag = await self._answer(landing)
+        if rng.random() < self.trouble:
+            # Something between here and the store sent it twice, and the second answer came back.
+            raise AlreadyExists("object exists") if condition is When.ABSENT else VersionMismatch("changed")
+        return etag
 
     async def remove(self, path: str, etag: str) -> None:
         rng = self._rng
@@ -127,10 +140,13 @@ class SimStore:
 
     async def get(self, path: str) -> Stored:
         await asyncio.sleep(self._rng.expovariate(1 / 0.005))
-        if self._rng.random() < self.trouble * 0.5:
+        if self.down or self._rng.random() < self.trouble * 0.5:
             raise Unavailable("no reply")
         stored = self.objects.get(path)
-        await asyncio.sleep(self._rng.expovariate(1 / 0.005))
+        slow = self._rng.random() < self.trouble + self.slow
+        await asyncio.sleep(
+            self._rng.uniform(0.05, STORE_TIMEOUT_S) if slow else self._rng.expovariate(1 / 0.005)
+        )
         if stored is None:
             raise NotFound("no object")
         return stored
@@ -160,7 +176,7 @@ class SimStore:
         self._serial += 1
         etag = f"e{self._serial}"
         self.objects[path] = Stored(data, etag, 0)
-        if data in self._sealer.sealed:
+        if self.recording and data in self._sealer.sealed:
             self.landings.landed(self._sealer.sealed[data][0], asyncio.get_running_loop().time())
         await self._reply()
         return etag
@@ -171,7 +187,8 @@ class SimStore:
         if present is None or (present.etag != etag and not self.ignore_conditions):
             raise VersionMismatch("object changed")
         del self.objects[path]
-        self.landings.gone(self._sealer.sealed[present.data][0])
+        if self.recording:
+            self.landings.gone(self._sealer.sealed[present.data][0])
         await self._reply()
         return ""
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from deltadatabase.errors import Unavailable
+from deltadatabase.placement.membership import Placement
 from sim.history import Operation, violations
 from sim.plants import PLANTS
-from sim.scenario import GRAVES, SHAPES, first_failure, simulate
+from sim.scenario import FLAPPING, GRAVES, HOT, SHAPES, first_failure, simulate
 
 SEEDS = 20_000
 PLANTED_SEEDS = range(3_000)
 """Enough for each planted bug several times over; the search ends at the first."""
+SHAPES_FOR_RARE = {"cached_under_the_term_of_its_end": (FLAPPING,), "refusal_of_a_lost_merge_told": (HOT,)}
+"""Needs more seeds among all shapes; ``just sim-long`` has them."""
 
 
 def test_no_violation_in_many_seeds() -> None:
@@ -49,9 +54,28 @@ def test_every_shape_does_what_it_is_for() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     PLANTS[name](monkeypatch)
-    found = first_failure(PLANTED_SEEDS)
+    found = first_failure(PLANTED_SEEDS, SHAPES_FOR_RARE.get(name, SHAPES))
     assert found is not None
     print(f"{name}: seed {found[0]}: {found[1].wrong[0]}")
+
+
+def test_epochs_may_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards then wait without an owner, and the next block is reserved meanwhile."""
+    monkeypatch.setattr("deltadatabase.gateway.members.EPOCH_BLOCK", 4)
+    monkeypatch.setattr("deltadatabase.gateway.forwarding.EPOCHS_LOW", 2)
+    apply, refused = Placement.apply, 0
+
+    def counted(self: Placement, shards: Iterable[int]) -> list[int]:
+        nonlocal refused
+        try:
+            return apply(self, shards)
+        except Unavailable:
+            refused += 1
+            raise
+
+    monkeypatch.setattr(Placement, "apply", counted)
+    assert first_failure(range(100)) is None
+    assert refused > 50
 
 
 def test_tombstones_need_their_age() -> None:

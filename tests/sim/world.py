@@ -81,6 +81,8 @@ EVENTS: Mapping[str, int] = {
     "main": 1,
     "evict": 2,
     "clock": 1,
+    "outage": 1,
+    "loss": 2,
 }
 
 
@@ -96,6 +98,7 @@ class Shape:
         removes: the object store removes tombstones; a directory does anyway.
         tombstone_age_s: how old they get, if so.
         late_s: by how much a put in trouble may land late.
+        slow: how often a read is slow, 0 to 1, beside those in trouble.
         recent: how many earlier writes a header remembers. Safety must not hang on it: what is not
             found is unknown.
         event_s: mean time between two events.
@@ -111,6 +114,7 @@ class Shape:
     removes: bool = False
     tombstone_age_s: float = 0.0
     late_s: float = 8.0
+    slow: float = 0.0
     recent: int = RECENT_WRITES_MAX
     event_s: float = 0.4
     events: Mapping[str, int] = field(default_factory=lambda: EVENTS)
@@ -272,6 +276,7 @@ class World:
         self.store = SimStore(self.rng, self.sealer, removes=self.shape.removes)
         self.store.trouble = self.rng.choice([0.0, 0.02, 0.1])
         self.store.late_s = self.shape.late_s
+        self.store.slow = self.shape.slow
         self.store.objects[DATABASE_PATH] = Stored(msgspec.json.encode(DATABASE), "e0", 0)
         # A repeat is recognised by the write ids that a header remembers.
         self.duplicates = self.rng.choice([0.0, 0.05]) if self.shape.recent else 0.0
@@ -281,6 +286,7 @@ class World:
         self.workers: list[Worker] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._state = State()
+        self._kept: dict[str, Stored] = {}
         self._names = 0
         self._watching: asyncio.Task[None] | None = None
         self.router, self.cluster = self._main_worker()
@@ -379,6 +385,35 @@ class World:
             if worker.link is not None:
                 worker.link.cut()
         self.router, self.cluster = self._main_worker()
+        if not self.store.recording:
+            self._miss_store(missing=True)
+
+    async def outage(self, seconds: float) -> None:
+        """The store answers nobody."""
+        self.store.down = True
+        await asyncio.sleep(seconds)
+        self.store.down = False
+
+    async def lose_store(self, seconds: float) -> None:
+        """The store is emptied, which is noticed at once, and later it is as it was before."""
+        if not self.store.recording:
+            return
+        self._kept, self.store.objects = self.store.objects, {}
+        self.store.recording = False
+        self._miss_store(missing=True)
+        await asyncio.sleep(seconds)
+        self._restore()
+
+    def _restore(self) -> None:
+        if not self.store.recording:
+            self.store.objects = self._kept
+            self.store.recording = True
+            self._miss_store(missing=False)
+
+    def _miss_store(self, *, missing: bool) -> None:
+        """As if one member more looked for the database all the time."""
+        (self.cluster._without_store.add if missing else self.cluster._without_store.discard)("watcher")
+        self.cluster._close_or_reopen()
 
     def members(self) -> list[Worker]:
         """Workers that the main worker counts on."""
@@ -388,6 +423,8 @@ class World:
     def heal(self) -> None:
         """Whatever is broken works again."""
         self.store.trouble = 0.0
+        self.store.down = False
+        self._restore()
         for worker in self.workers:
             worker.deaf = False
             if not worker.killed:

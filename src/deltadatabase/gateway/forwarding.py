@@ -423,7 +423,7 @@ class Router:
         """Send a command once, to the present owner.
 
         Returns:
-            The result, and whether the shard's term is still the one it was asked under.
+            The result, and whether it counts: the shard's term is still the one it was asked under.
 
         Raises:
             DeltaError: of the worker or the link, if it counts; NotOwner where it does not
@@ -453,14 +453,23 @@ class Router:
                 self.on_foreign_term(exc.term)
             raise
         except DeltaError as exc:
-            if exc.certain and placement.terms[shard] != term:
+            if exc.certain and not self._counts(shard, term):
                 raise NotOwner("owner changed meanwhile") from exc
             raise
         finally:
             self._in_flight[shard] -= 1
             if shard in self._held and not self._in_flight[shard]:
                 self._quiet.set()
-        return result, placement.terms[shard] == term
+        return result, self._counts(shard, term)
+
+    def _counts(self, shard: int, term: int) -> bool:
+        """Whether a reply counts: nobody else owns the shard since, and data is served still.
+
+        What was read from, or committed into, a store that does not hold the database any more
+        must not be told once that is known.
+        """
+        assert self._placement is not None
+        return self._placement.terms[shard] == term and not self._closures
 
     async def _wait_held(self, hold: asyncio.Future[None]) -> None:
         if self._held_requests >= HELD_REQUESTS_MAX:

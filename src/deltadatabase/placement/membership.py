@@ -65,8 +65,12 @@ class Placement:
                 self.owners[shard] = None
 
     def release(self) -> None:
-        """Take every shard from its owner; ``apply`` then gives each a new term."""
+        """Take every shard from its owner; ``apply`` then gives each a new term.
+
+        Also where it finds nobody to give them to: no reply of a former owner is current any more.
+        """
         self.owners = [None] * self.shards
+        self.terms = [0] * self.shards
 
     def instance_of(self, worker_id: str) -> str | None:
         """Return the live instance of a worker id, if any."""

@@ -175,8 +175,10 @@ class WorkerStream:
     def _lose(self) -> None:
         self.lost.set()
         for request_id, answer in self._pending.items():
+            # Taken out, not only looked for: the writing task may have its turn before it is
+            # cancelled, and what is called unsent must never reach the worker.
+            unsent = self._outbox.discard(request_id)
             if not answer.done():
-                unsent = request_id in self._outbox
                 answer.set_exception(link.link_down() if unsent else link.link_lost())
         self._pending.clear()
 

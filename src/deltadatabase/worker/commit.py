@@ -274,17 +274,23 @@ class Committer:
             OutcomeUnknown: it could not be found out in time.
         """
         condition = store_etag or When.ABSENT
+        under_way = False
         while True:
             if not self._lease.holds():
                 raise NotOwner("membership is not known to be alive")
             try:
                 new_etag = await self._store.put(entity_path(*name), sealed, condition)
-            except (AlreadyExists, VersionMismatch, OutcomeUnknown):
+            except (AlreadyExists, VersionMismatch, OutcomeUnknown) as exc:
                 # A failed condition, too, may be our own success: a lost reply, a proxy's
                 # second try. What is stored tells.
                 attempt.open = True
+                under_way |= isinstance(exc, OutcomeUnknown)
                 fresh = await self._reload(name, attempt)
                 if fresh.store_etag != store_etag:
+                    if under_way and fresh.header is None:
+                        # Entities do not vanish: the store was emptied. When it is restored, the
+                        # object that the put depends on is back, and it may land after all.
+                        raise OutcomeUnknown("the entity vanished while it was being written") from exc
                     attempt.open = False
                     return fresh
                 # Not there yet. The same bytes under the same condition can land only once,

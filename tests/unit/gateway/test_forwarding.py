@@ -365,6 +365,37 @@ async def test_a_write_under_way_while_the_store_was_gone_has_no_known_outcome(w
         await world.router.get("s", "k")
 
 
+@pytest.mark.parametrize("reason", ["store_gone", "foreign_writer"])
+async def test_a_reply_that_comes_after_the_router_closed_is_not_delivered(world: World, reason: str) -> None:
+    """What was read in an emptied store, or beside another main worker, is not told once that is known."""
+    await world.join("a")
+    await world.router.put_one("s", "k", b"1")
+    link = world.links["a"]
+    link.mode = "reply_held"
+    calls = [
+        asyncio.create_task(call)
+        for call in (
+            world.router.get("s", "k"),
+            world.router.put_one("s", "k", b"2"),
+            world.router.delete("s", "none"),
+        )
+    ]
+    await asyncio.sleep(0.01)
+    link.mode = "held"
+    refused = asyncio.create_task(world.router.put_one("s", "k", b"3", if_none_match=("*",)))
+    await asyncio.sleep(0.01)
+    world.router.close(reason, "closed")
+    link.gate.set()
+    await asyncio.sleep(0.05)
+    world.clock.advance(2.0)
+    outcomes = await asyncio.gather(*calls, refused, return_exceptions=True)
+    read, written, deleted, conditional = outcomes
+    assert isinstance(written, OutcomeUnknown)
+    for outcome in (read, deleted, conditional):
+        assert isinstance(outcome, Unavailable)
+        assert outcome.code == reason
+
+
 async def test_schema_changes_raise_the_revision_also_when_the_answer_is_lost(world: World) -> None:
     await world.join("a")
 

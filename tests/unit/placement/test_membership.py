@@ -57,6 +57,18 @@ def test_the_last_member_keeps_its_shards_while_draining() -> None:
     assert placement.pending() == []
 
 
+def test_no_term_outlives_a_release_also_where_all_members_drain() -> None:
+    placement = table("a")
+    before = list(placement.terms)
+    placement.drain("a/1")
+    placement.release()
+    placement.apply(placement.orphans())
+    assert not any(now == then for now, then in zip(placement.terms, before, strict=True))
+    placement.add(Member("b", "b/1"))
+    placement.apply(placement.pending())
+    assert min(placement.terms) > max(before)
+
+
 def test_a_death_leaves_orphans_until_applied() -> None:
     placement = table("a", "b")
     lost = [s for s in range(64) if placement.owners[s] == "a/1"]

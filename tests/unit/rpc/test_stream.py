@@ -134,6 +134,20 @@ async def test_a_broken_stream_tells_what_was_sent(
     assert channel.closed
 
 
+@pytest.mark.parametrize("turns", range(4))
+async def test_what_a_closed_stream_calls_unsent_is_never_sent(
+    stream: WorkerStream, call: FakeCall, turns: int
+) -> None:
+    """Its caller hears that nothing was applied, and sends it again elsewhere or says 503."""
+    task = start(stream, "a", Op.PUT)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await stream.close()
+    (outcome,) = await asyncio.gather(task, return_exceptions=True)
+    sent = [] if call.written.empty() else list(call.written.get_nowait().requests)
+    assert isinstance(outcome, LinkLost if sent else Unavailable)
+
+
 async def test_garbage_from_the_worker_ends_the_stream(stream: WorkerStream, call: FakeCall) -> None:
     task = start(stream, "a")
     await call.next_batch()

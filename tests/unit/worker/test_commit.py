@@ -480,3 +480,31 @@ def _once(hook: Callable[[str, str], object]) -> Callable[[str, str], object]:
         return hook(operation, path)
 
     return wrapped
+
+
+async def test_a_write_whose_entity_vanished_meanwhile_may_still_land(bench: Bench) -> None:
+    """The store was emptied. Restored, it holds again what the put depends on."""
+    await bench.worker.execute(command(Op.PUT, b"1"))
+    kept = dict(bench.store.objects)
+    late: list[str] = []
+
+    def lose(operation: str, path: str) -> None:
+        if operation == "put" and not late:
+            late.append(path)
+            bench.store.objects.clear()
+            raise OutcomeUnknown("no reply")
+
+    bench.store.before = lose
+    # Not "there was nothing to delete": after the restore the put of the tombstone lands.
+    with pytest.raises(OutcomeUnknown):
+        await bench.worker.execute(command(Op.DELETE))
+    assert bench.store.objects == {}
+    bench.store.objects.update(kept)
+    assert (await bench.worker.execute(get())).document == b"1"
+
+
+async def test_a_write_over_what_was_taken_away_by_hand_is_a_new_entity(bench: Bench) -> None:
+    await bench.worker.execute(command(Op.PUT, b"1"))
+    bench.store.objects.clear()
+    result = await bench.worker.execute(command(Op.PUT, b"2"))
+    assert (result.version, result.created) == (1, True)
