@@ -8,7 +8,11 @@ import multiprocessing
 import os
 import sys
 import time
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
+from multiprocessing.pool import AsyncResult
 from pathlib import Path
 
 from sim.scenario import simulate
@@ -68,8 +72,16 @@ def main() -> int:
     before, begun = total.seconds, time.monotonic()
     end = sys.maxsize if asked.minutes else total.next + asked.seeds
     stop = begun + asked.minutes * 60 if asked.minutes else float("inf")
+    ahead = 4 * asked.jobs
     with multiprocessing.get_context("spawn").Pool(asked.jobs) as pool:
-        for done, wrong in pool.imap(_block, _starts(total.next, end, stop)):
+        # A few ahead for each process, so that the end comes soon after the time is up.
+        blocks = deque[AsyncResult[tuple[Total, str]]]()
+        starts = _starts(total.next, end, stop)
+        while True:
+            blocks += [pool.apply_async(_block, (at,)) for at in islice(starts, ahead - len(blocks))]
+            if not blocks:
+                break
+            done, wrong = blocks.popleft().get()
             total.next += BLOCK
             total.seeds += done.seeds
             total.operations += done.operations
@@ -90,7 +102,7 @@ def main() -> int:
     return 0
 
 
-def _starts(first: int, end: int, stop: float):  # type: ignore[no-untyped-def]
+def _starts(first: int, end: int, stop: float) -> Iterator[int]:
     """First seeds of blocks; no more are handed out once the time is up."""
     while first < end and time.monotonic() < stop:
         yield first
