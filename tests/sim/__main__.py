@@ -8,39 +8,10 @@ import multiprocessing
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from sim.scenario import simulate
-
-BLOCK = 50
-
-
-@dataclass
-class Total:
-    """What was done so far, in this run and those that it resumes; ``next`` is the first seed not done."""
-
-    next: int = 0
-    seeds: int = 0
-    operations: int = 0
-    merged: int = 0
-    removed: int = 0
-    seconds: float = 0.0
-
-
-def _block(first: int) -> tuple[Total, str]:
-    """Run one block of seeds; return its counts, and what is wrong with its first failing seed."""
-    total = Total()
-    for seed in range(first, first + BLOCK):
-        outcome = simulate(seed)
-        total.seeds += 1
-        total.operations += len(outcome.history)
-        total.merged += outcome.merged
-        total.removed += outcome.removed
-        if outcome.wrong:
-            lines = [f"seed {seed} fails:", *outcome.wrong, "history:", *map(str, outcome.history)]
-            return total, "\n".join(lines)
-    return total, ""
+from sim.blocks import BLOCK, Total, run_block
 
 
 def _arguments() -> argparse.Namespace:
@@ -69,7 +40,7 @@ def main() -> int:
     end = sys.maxsize if asked.minutes else total.next + asked.seeds
     stop = begun + asked.minutes * 60 if asked.minutes else float("inf")
     with multiprocessing.get_context("spawn").Pool(asked.jobs) as pool:
-        for done, wrong in pool.imap(_block, _starts(total.next, end, stop)):
+        for done, wrong in pool.imap(run_block, _starts(total.next, end, stop)):
             total.next += BLOCK
             total.seeds += done.seeds
             total.operations += done.operations
