@@ -10,41 +10,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from multiprocessing.pool import AsyncResult
 from pathlib import Path
 
-from sim.scenario import simulate
-
-BLOCK = 50
-
-
-@dataclass
-class Total:
-    """What was done so far, in this run and those that it resumes; ``next`` is the first seed not done."""
-
-    next: int = 0
-    seeds: int = 0
-    operations: int = 0
-    merged: int = 0
-    removed: int = 0
-    seconds: float = 0.0
-
-
-def _block(first: int) -> tuple[Total, str]:
-    """Run one block of seeds; return its counts, and what is wrong with its first failing seed."""
-    total = Total()
-    for seed in range(first, first + BLOCK):
-        outcome = simulate(seed)
-        total.seeds += 1
-        total.operations += len(outcome.history)
-        total.merged += outcome.merged
-        total.removed += outcome.removed
-        if outcome.wrong:
-            lines = [f"seed {seed} fails:", *outcome.wrong, "history:", *map(str, outcome.history)]
-            return total, "\n".join(lines)
-    return total, ""
+from sim.blocks import BLOCK, Total, run_block
 
 
 def _arguments() -> argparse.Namespace:
@@ -75,10 +46,10 @@ def main() -> int:
     ahead = 4 * asked.jobs
     with multiprocessing.get_context("spawn").Pool(asked.jobs) as pool:
         # A few ahead for each process, so that the end comes soon after the time is up.
-        blocks = deque[AsyncResult[tuple[Total, str]]]()
+        blocks: deque[AsyncResult[tuple[Total, str]]] = deque()
         starts = _starts(total.next, end, stop)
         while True:
-            blocks += [pool.apply_async(_block, (at,)) for at in islice(starts, ahead - len(blocks))]
+            blocks += [pool.apply_async(run_block, (at,)) for at in islice(starts, ahead - len(blocks))]
             if not blocks:
                 break
             done, wrong = blocks.popleft().get()
