@@ -29,6 +29,19 @@ async def test_every_backend_passes_and_nothing_is_left(
     await store.close()
 
 
+class SentTwice(MemoryObjects):
+    """A network that sends each put twice, and passes the second answer on."""
+
+    async def put(self, path: str, data: bytes, condition: Condition) -> str:
+        await super().put(path, data, condition)
+        return await super().put(path, data, condition)
+
+
+async def test_its_own_success_told_as_a_failure_does_not_refuse_a_store() -> None:
+    checks = await probe(SentTwice(), SeededRandom(1))
+    assert [check for check in checks if not check.passed] == []
+
+
 class IgnoresCreate(MemoryObjects):
     async def put(self, path: str, data: bytes, condition: Condition) -> str:
         return await super().put(path, data, When.ALWAYS if condition is When.ABSENT else condition)

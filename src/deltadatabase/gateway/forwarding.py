@@ -40,6 +40,7 @@ from deltadatabase.model import Command, Op, Result
 from deltadatabase.placement.membership import Member, Placement
 from deltadatabase.placement.ring import shard_of
 
+_WRITES: Final = frozenset({Op.PUT, Op.DELETE})
 RETRY_PAUSE_S: Final = 0.02
 READ_LOSSES_MAX: Final = 3
 FOREIGN_WRITER: Final = "foreign_writer"
@@ -89,6 +90,7 @@ class Router:
         self._rebalancing = asyncio.Lock()
         self._next_link = 0
         self._closures: dict[str, str] = {}
+        self._closings = 0
         #: Called when an entity with a term was met that this main worker never issued.
         self.on_foreign_term: Callable[[int], None] = lambda term: None
         #: Called when few of the reserved epochs are left.
@@ -103,6 +105,7 @@ class Router:
 
     def close(self, code: str, detail: str) -> None:
         """Serve no data from now on, for one reason more."""
+        self._closings += code not in self._closures
         self._closures.setdefault(code, detail)
 
     def reopen(self, code: str) -> None:
@@ -428,8 +431,11 @@ class Router:
         Raises:
             DeltaError: of the worker or the link, if it counts; NotOwner where it does not
                 (a certain failure under a term that has passed says nothing of the present).
+            OutcomeUnknown: the router closed while a worker had a write. What the worker says of
+            it then was perhaps concluded from a store that did not hold the database.
         """
         self._check_open()
+        closings = self._closings
         placement = self._placement
         if placement is None:
             raise Unavailable("no worker has joined", code="no_worker")
@@ -448,18 +454,22 @@ class Router:
             result = await self._links[owner].call(
                 msgspec.structs.replace(command, shard=shard, term=term, timeout_ms=left_ms)
             )
-        except NotOwner as exc:
-            if exc.term > placement.epoch:
-                self.on_foreign_term(exc.term)
-            raise
         except DeltaError as exc:
-            if exc.certain and not self._counts(shard, term):
+            if isinstance(exc, NotOwner) and exc.term > placement.epoch:
+                self.on_foreign_term(exc.term)
+            if exc.code == "link_down":
+                raise  # It never left.
+            if command.op in _WRITES and self._closings != closings:
+                raise OutcomeUnknown("service was closed while the write was under way") from exc
+            if exc.certain and not isinstance(exc, NotOwner) and not self._counts(shard, term):
                 raise NotOwner("owner changed meanwhile") from exc
             raise
         finally:
             self._in_flight[shard] -= 1
             if shard in self._held and not self._in_flight[shard]:
                 self._quiet.set()
+        if command.op in _WRITES and self._closings != closings:
+            raise OutcomeUnknown("service was closed while the write was under way")
         return result, self._counts(shard, term)
 
     def _counts(self, shard: int, term: int) -> bool:

@@ -17,7 +17,13 @@ from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import Conflict, DeltaError, Unavailable
 from deltadatabase.gateway.forwarding import FOREIGN_WRITER, STORE_GONE, Router
 from deltadatabase.gateway.state import ClusterState
-from deltadatabase.limits import EPOCH_BLOCK, MEMBERSHIP_TIMEOUT_S, WRITE_ID_BYTES
+from deltadatabase.limits import (
+    EPOCH_BLOCK,
+    MEMBERSHIP_TIMEOUT_S,
+    STORE_TIMEOUT_S,
+    TEMPLATE_POLL_S,
+    WRITE_ID_BYTES,
+)
 from deltadatabase.model import (
     Command,
     MemberInfo,
@@ -34,6 +40,8 @@ from deltadatabase.telemetry.logging import get_logger
 
 WATCH_INTERVAL_S: Final = 0.1
 RESERVE_AGAIN_S: Final = 1.0
+#: A member has looked at its store again after so long: a pause, a read that may time out, a heartbeat.
+SIGHT_FRESH_S: Final = TEMPLATE_POLL_S + STORE_TIMEOUT_S + MEMBERSHIP_TIMEOUT_S
 GONE_KEPT_S: Final = 3600.0
 GONE_KEPT_MAX: Final = 1000
 
@@ -104,6 +112,8 @@ class Cluster:
         self._tasks: set[asyncio.Task[None]] = set()
         self._reserving: Command | None = None
         self._without_store: set[str] = set()
+        #: Members whose word on the store counts only from this time on, in monotonic seconds.
+        self._doubted: dict[str, float] = {}
         router.on_foreign_term = self._foreign_term
         router.on_epochs_low = self._epochs_low
 
@@ -204,6 +214,8 @@ class Cluster:
             self._without_store.add(instance_id)
         elif sight is StoreSight.HELD:
             self._without_store.discard(instance_id)
+            if self._clock.monotonic_s() >= self._doubted.get(instance_id, 0.0):
+                self._doubted.pop(instance_id, None)
         self._close_or_reopen()
 
     async def drain(self, instance_id: str) -> None:
@@ -222,7 +234,13 @@ class Cluster:
         self._heartbeats.forget(instance_id)
         self._reports.pop(instance_id, None)
         self._router.leave(instance_id)
-        self._without_store.discard(instance_id)
+        self._doubted.pop(instance_id, None)
+        if instance_id in self._without_store:
+            # Who missed the database goes without having found it again. The others may not have
+            # looked since; what they say is believed once they must have.
+            self._without_store.discard(instance_id)
+            fresh_s = self._clock.monotonic_s() + SIGHT_FRESH_S
+            self._doubted.update((other, fresh_s) for other in self._members)
         self._close_or_reopen()
         info = membership.info
         if info.state is not MemberState.DRAINING and len(self._gone) < GONE_KEPT_MAX:
@@ -341,10 +359,11 @@ class Cluster:
     def _close_or_reopen(self) -> None:
         """Serve data only while no member misses the database in its store."""
         closed = STORE_GONE in self._router.closures
-        if self._without_store and not closed:
+        missing = self._without_store or self._doubted
+        if missing and not closed:
             log.error("the store does not hold this database any more; restore it", code=STORE_GONE)
             self._router.close(STORE_GONE, "the store does not hold this database any more")
-        elif closed and not self._without_store:
+        elif closed and not missing:
             log.info("no member misses the database in its store any more; serving goes on")
             # A schema that was not found meanwhile would be taken for none, and validate nothing.
             self._router.revisions.raise_all()

@@ -390,10 +390,11 @@ async def test_a_reply_that_comes_after_the_router_closed_is_not_delivered(world
     world.clock.advance(2.0)
     outcomes = await asyncio.gather(*calls, refused, return_exceptions=True)
     read, written, deleted, conditional = outcomes
-    assert isinstance(written, OutcomeUnknown)
-    for outcome in (read, deleted, conditional):
-        assert isinstance(outcome, Unavailable)
-        assert outcome.code == reason
+    assert isinstance(read, Unavailable) and read.code == reason
+    # Not even a refusal is certain: a worker may have concluded it from a store that was emptied
+    # after the put had landed.
+    for outcome in (written, deleted, conditional):
+        assert isinstance(outcome, OutcomeUnknown)
 
 
 async def test_schema_changes_raise_the_revision_also_when_the_answer_is_lost(world: World) -> None:

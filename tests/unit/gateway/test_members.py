@@ -12,7 +12,7 @@ from support.clocks import FakeClock, SeededRandom
 from deltadatabase.errors import Conflict, LinkLost, StartupError, Unavailable
 from deltadatabase.gateway.control import sight_of
 from deltadatabase.gateway.forwarding import Router
-from deltadatabase.gateway.members import Cluster, changed_templates
+from deltadatabase.gateway.members import SIGHT_FRESH_S, Cluster, changed_templates
 from deltadatabase.gateway.state import ClusterState
 from deltadatabase.limits import EPOCH_BLOCK, MEMBERSHIP_TIMEOUT_S
 from deltadatabase.model import (
@@ -257,7 +257,33 @@ async def test_who_has_just_opened_the_store_joins_while_another_misses_it(world
     world.cluster.heard("a/1", 0, StoreSight.GONE)
     await world.join("b")
     assert "store_gone" in codes(world)
+
+
+async def test_who_leaves_without_the_database_leaves_a_doubt_until_the_others_have_looked(
+    world: World,
+) -> None:
+    await world.join("a")
+    await world.join("b")
+    world.cluster.heard("a/1", 0, StoreSight.GONE)
     world.cluster.leave("a/1")
+    # What b says now it may have seen before the store was emptied.
+    world.cluster.heard("b/1", 0, StoreSight.HELD)
+    assert "store_gone" in codes(world)
+    world.clock.advance(SIGHT_FRESH_S)
+    assert "store_gone" in codes(world)
+    world.cluster.heard("b/1", 0, StoreSight.UNSPECIFIED)
+    assert "store_gone" in codes(world)
+    world.cluster.heard("b/1", 0, StoreSight.HELD)
+    assert codes(world) == {"ok"}
+
+
+async def test_a_doubt_ends_with_the_last_who_is_doubted(world: World) -> None:
+    await world.join("a")
+    await world.join("b")
+    world.cluster.heard("a/1", 0, StoreSight.GONE)
+    world.cluster.leave("a/1")
+    world.cluster.leave("b/1")
+    await world.join("c")
     assert codes(world) == {"ok"}
 
 
