@@ -452,7 +452,11 @@ def main() -> None:
     )
     parser.add_argument("-documents", type=int, default=10_000, help="how many are written (10000)")
     parser.add_argument(
-        "-store", choices=("s3", "directory", "memory"), nargs="*", default=["s3", "directory", "memory"]
+        "-store",
+        choices=("s3", "directory", "memory"),
+        nargs="*",
+        default=["s3", "directory", "memory"],
+        help="one store after the other (all three)",
     )
     asked = parser.parse_args()
     templates = Path(__file__).parents[2] / "shared" / "db" / "templates"

@@ -24,7 +24,7 @@ from deltadatabase.crypto.keyring import Keyring, check_database, standing_of
 from deltadatabase.errors import DeltaError, NotFound, StartupError, Unavailable
 from deltadatabase.maintenance import leftovers
 from deltadatabase.maintenance.checking import Tasks
-from deltadatabase.maintenance.findings import Action, Finding, Kind, Report, report_of
+from deltadatabase.maintenance.findings import Action, Finding, Kind, Report, report_of, told_one_by_one
 from deltadatabase.maintenance.position import Position, Positions
 from deltadatabase.maintenance.scrub import Outside, Scrub, count
 from deltadatabase.model import DatabaseInfo
@@ -224,7 +224,8 @@ def console() -> Console:
 
 def show(report: Report, target: Console) -> None:
     """Print the report as a table and the summary below it."""
-    shown = report.findings[:ROWS_SHOWN]
+    listed = told_one_by_one(report.findings)
+    shown = listed[:ROWS_SHOWN]
     if shown:
         table = Table(box=None, pad_edge=False)
         for title in ("found", "done", "schema id", "key", "more"):
@@ -240,11 +241,8 @@ def show(report: Report, target: Console) -> None:
             )
             table.add_row(*map(Text, cells))
         target.print(table)
-        hidden = len(report.findings) - len(shown) + report.findings_left_out
-        if hidden:
-            target.print(
-                f"… and {hidden} more; -json lists up to 10,000, and at most 1,000 that were repaired"
-            )
+        if hidden := len(listed) - len(shown):
+            target.print(f"… and {hidden} more; -json lists up to 10,000")
         target.print()
     for line in report.summary:
         target.print(Text(line))

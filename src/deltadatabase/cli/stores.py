@@ -74,7 +74,8 @@ async def open_existing_store(settings: StorePlace, *, wait_s: float) -> Store:
                 await store.list(CLUSTER, limit=1)
             except Unavailable as exc:
                 if exc.code in FINAL_CODES:
-                    raise StartupError(exc.detail, code="store_refused") from exc
+                    hint = "; a worker makes it at its start" if exc.code == "store_bucket_missing" else ""
+                    raise StartupError(f"{exc.detail}{hint}", code="store_refused") from exc
                 if clock.monotonic_s() + RETRY_S > deadline_s:
                     raise StartupError(
                         f"the store was not reachable within {wait_s:g} s: {exc.detail}",

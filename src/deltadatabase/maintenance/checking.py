@@ -205,6 +205,9 @@ class Checker:
             return False
         if self._offline.now_ms - stored.updated_ms < self._rules.tombstone_age_s * 1000:
             return False
+        if not self._store.removes:
+            # This delete takes no condition, so nobody may have ended the maintenance since.
+            await self._offline.check()
         # The meta file first: broken off in between, a tombstone without one is left, not an orphan.
         await self._store.delete(meta_path(*name))
         if not self._store.removes:

@@ -139,5 +139,6 @@ async def _latency(store: Store, path: str, clock: Clock) -> list[Check]:
 async def _workers(store: Store, now_ms: int) -> Check:
     marks = await presence(store)
     here = sorted(worker_id for worker_id, marked_ms in marks if now_ms - marked_ms < PRESENCE_VALID_S * 1000)
-    text = f"{len(here)} workers gave a sign of life in the last {PRESENCE_VALID_S / 60:g} min"
+    who = "1 worker" if len(here) == 1 else f"{len(here)} workers"
+    text = f"{who} gave a sign of life in the last {PRESENCE_VALID_S / 60:g} min"
     return Check(STATE_AREA, "workers", Status.INFO, f"{text}: {', '.join(here[:20])}" if here else text)

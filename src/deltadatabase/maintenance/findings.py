@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -190,6 +191,21 @@ def report_of(ledger: Ledger, *, complete: bool, dry_run: bool, backend: str, da
     )
 
 
+def told_one_by_one(findings: Sequence[Finding]) -> list[Finding]:
+    """Leave out what a person need not read a line each for.
+
+    That is a meta file that was rebuilt or is about to be written, and the copy of an entity that
+    this very scrub has set aside.
+    """
+    set_aside = {(f.schema_id, f.key) for f in findings if f.action is Action.QUARANTINED}
+    return [
+        finding
+        for finding in findings
+        if finding.action not in {Action.REBUILT, Action.LEFT_TO_WORKER}
+        and not (finding.kind is Kind.QUARANTINED and (finding.schema_id, finding.key) in set_aside)
+    ]
+
+
 _META: Final = frozenset({Kind.META_MISSING, Kind.META_WRONG})
 _ORPHAN: Final = frozenset({Kind.META_ORPHAN})
 _RESTORE: Final = (
@@ -199,6 +215,7 @@ _RESTORE: Final = (
 #: Kinds, action (None: any), one of them, many of them, the rest of the sentence.
 _SENTENCES: Final[tuple[tuple[frozenset[Kind], Action | None, str, str, str], ...]] = (
     (_META, Action.REBUILT, "meta file", "meta files", "missing or wrong and rebuilt."),
+    (_META, Action.LEFT_TO_WORKER, "meta file", "meta files", "late: their worker is writing them."),
     (_META, Action.NONE, "meta file", "meta files", "missing or wrong: run it without -dry-run to rebuild."),
     (DAMAGE, Action.NONE, "entity", "entities", _RESTORE),
     (
@@ -206,7 +223,7 @@ _SENTENCES: Final[tuple[tuple[frozenset[Kind], Action | None, str, str, str], ..
         Action.QUARANTINED,
         "damaged entity",
         "damaged entities",
-        "copied below quarantine/; the name answers 404 and can be written again.",
+        "copied below quarantine/; the name can be written again, and answers 404 unless still in a cache.",
     ),
     (
         frozenset({Kind.KEY_UNAVAILABLE}),

@@ -7,6 +7,7 @@ then the marks are looked at. A worker marks first and then reads the flag. So o
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -131,8 +132,9 @@ async def _refuse_present(store: Store, rules: Rules, now_ms: int) -> None:
     shown = ", ".join(
         f"{worker_id} {max(0, age_ms) // 60_000} min ago" for age_ms, worker_id in sorted(young)[:NAMES_SHOWN]
     )
+    wait_min = math.ceil((rules.presence_age_s - min(young)[0] / 1000) / 60)
     raise StartupError(
-        f"tombstones are removed offline only: {len(young)} workers gave a sign of life too short a time ago "
-        f"({shown}); stop all workers and try again {rules.presence_age_s / 60:g} min after the last sign",
+        f"tombstones are removed offline only, {rules.presence_age_s / 60:g} min after the last sign of life "
+        f"of any worker; seen: {shown}. Stop all workers; if they are stopped, try again in {wait_min} min",
         code="store_refused",
     )

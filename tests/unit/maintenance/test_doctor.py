@@ -40,7 +40,7 @@ async def test_it_leaves_no_trace_in_the_store(world):
     checks, info = await examined(world)
     assert {path: stored.data for path, stored in world.store.objects.items()} == before
     assert info is not None and checks["database/description"].status is Status.OK
-    assert "1 workers" in checks["database/workers"].text and "proc-1" in checks["database/workers"].text
+    assert "1 worker gave" in checks["database/workers"].text and "proc-1" in checks["database/workers"].text
     assert f"samples={LATENCY_SAMPLES}" in checks["speed/put"].text
     # The fake store's time is in 1970.
     assert checks["clock/skew"].status is Status.WARNING

@@ -12,6 +12,7 @@ from deltadatabase.maintenance.findings import (
     Ledger,
     report_of,
     summary,
+    told_one_by_one,
 )
 
 
@@ -68,3 +69,12 @@ def test_ledgers_share_nothing():
     one, other = Ledger(), Ledger()
     one.note(Finding(kind=Kind.INTEGRITY))
     assert other.counts.found == {} and other.findings == [] and Kind.INTEGRITY in DAMAGE
+
+
+def test_a_person_reads_no_line_for_each_meta_file_and_one_for_each_entity_set_aside():
+    damaged = Finding(kind=Kind.INTEGRITY, action=Action.QUARANTINED, schema_id="s", key="a")
+    copy = Finding(kind=Kind.QUARANTINED, schema_id="s", key="a")
+    older = Finding(kind=Kind.QUARANTINED, schema_id="s", key="b")
+    rebuilt = Finding(kind=Kind.META_MISSING, action=Action.REBUILT, schema_id="s", key="c")
+    late = Finding(kind=Kind.META_MISSING, action=Action.LEFT_TO_WORKER, schema_id="s", key="d")
+    assert told_one_by_one([damaged, copy, older, rebuilt, late]) == [damaged, older]
