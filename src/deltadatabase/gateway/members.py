@@ -121,8 +121,8 @@ class Cluster:
 
     def members(self) -> Sequence[MemberInfo]:
         """Every member, and those that vanished in the last hour, by worker id."""
-        horizon = self._clock.wall_ms() - GONE_KEPT_S * 1000
-        known = {info.worker_id: info for info in self._gone.values() if info.last_seen_ms > horizon}
+        self._forget_gone()
+        known = dict(self._gone)
         known.update((m.info.worker_id, m.info) for m in self._members.values())
         return [known[worker_id] for worker_id in sorted(known)]
 
@@ -243,6 +243,7 @@ class Cluster:
             self._doubted.update((other, fresh_s) for other in self._members)
         self._close_or_reopen()
         info = membership.info
+        self._forget_gone()
         if info.state is not MemberState.DRAINING and len(self._gone) < GONE_KEPT_MAX:
             self._gone[info.worker_id] = msgspec.structs.replace(info, state=MemberState.UNREACHABLE)
         membership.ended.set()
@@ -368,6 +369,10 @@ class Cluster:
             # A schema that was not found meanwhile would be taken for none, and validate nothing.
             self._router.revisions.raise_all()
             self._router.reopen(STORE_GONE)
+
+    def _forget_gone(self) -> None:
+        horizon = self._clock.wall_ms() - GONE_KEPT_S * 1000
+        self._gone = {name: info for name, info in self._gone.items() if info.last_seen_ms > horizon}
 
     def _seen(self, membership: Membership, state: MemberState) -> None:
         membership.info = msgspec.structs.replace(

@@ -12,7 +12,7 @@ from support.clocks import FakeClock, SeededRandom
 from deltadatabase.errors import Conflict, LinkLost, StartupError, Unavailable
 from deltadatabase.gateway.control import sight_of
 from deltadatabase.gateway.forwarding import Router
-from deltadatabase.gateway.members import SIGHT_FRESH_S, Cluster, changed_templates
+from deltadatabase.gateway.members import GONE_KEPT_S, SIGHT_FRESH_S, Cluster, changed_templates
 from deltadatabase.gateway.state import ClusterState
 from deltadatabase.limits import EPOCH_BLOCK, MEMBERSHIP_TIMEOUT_S
 from deltadatabase.model import (
@@ -358,3 +358,14 @@ def test_one_main_worker_for_a_state_directory(tmp_path: Path) -> None:
     with pytest.raises(StartupError) as caught:
         ClusterState(tmp_path)
     assert caught.value.code == "state_unusable"
+
+
+async def test_workers_that_are_gone_for_an_hour_make_room_for_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deltadatabase.gateway.members.GONE_KEPT_MAX", 1)
+    for name in ("a", "b", "c"):
+        await world.join(name)
+        world.cluster.leave(f"{name}/1")
+        assert [info.worker_id for info in world.cluster.members()] == [name]
+        world.clock.advance(GONE_KEPT_S + 1)
