@@ -40,6 +40,7 @@ from deltadatabase.telemetry.logging import get_logger
 
 WATCH_INTERVAL_S: Final = 0.1
 RESERVE_AGAIN_S: Final = 1.0
+BIND_ATTEMPTS_MAX: Final = 3
 #: A member has looked at its store again after so long: a pause, a read that may time out, a heartbeat.
 SIGHT_FRESH_S: Final = TEMPLATE_POLL_S + STORE_TIMEOUT_S + MEMBERSHIP_TIMEOUT_S
 GONE_KEPT_S: Final = 3600.0
@@ -305,9 +306,16 @@ class Cluster:
             if (detail := self._router.closures.get(FOREIGN_WRITER)) is not None:
                 raise Conflict(detail, code=FOREIGN_WRITER)
             return
-        known = max(database.highest_epoch, self._state.epoch_limit(database.database_id))
-        limit = known + EPOCH_BLOCK
-        if not (await link.call(self._reservation(database.highest_epoch, limit))).found:
+        expected = database.highest_epoch
+        for _ in range(BIND_ATTEMPTS_MAX):
+            known = max(expected, self._state.epoch_limit(database.database_id))
+            limit = known + EPOCH_BLOCK
+            result = await link.call(self._reservation(expected, limit))
+            if result.found:
+                break
+            # Reserved since the worker looked: mostly by this main worker, whose reply was lost.
+            expected = result.number
+        else:
             raise Unavailable("another main worker is starting on this store", code="foreign_writer")
         self._state.set_epoch_limit(database.database_id, limit)
         self._database_id = database.database_id

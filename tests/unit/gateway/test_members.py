@@ -69,9 +69,16 @@ class World:
         self.replaced: list[str] = []
 
     async def join(
-        self, worker_id: str, instance: str = "1", *, database: str = "db", watched: bool = True
+        self,
+        worker_id: str,
+        instance: str = "1",
+        *,
+        database: str = "db",
+        watched: bool = True,
+        highest_seen: int | None = None,
     ) -> StoreLink:
         link = StoreLink(self.store)
+        highest = self.store.highest if highest_seen is None else highest_seen
         await self.cluster.admit(
             MemberInfo(
                 worker_id=worker_id,
@@ -85,7 +92,7 @@ class World:
                 backend="memory",
                 checks=(),
                 database=DatabaseInfo(
-                    database_id=database, format=1, shards=64, highest_epoch=self.store.highest, keys={}
+                    database_id=database, format=1, shards=64, highest_epoch=highest, keys={}
                 ),
             ),
             link,
@@ -369,3 +376,28 @@ async def test_workers_that_are_gone_for_an_hour_make_room_for_others(
         world.cluster.leave(f"{name}/1")
         assert [info.worker_id for info in world.cluster.members()] == [name]
         world.clock.advance(GONE_KEPT_S + 1)
+
+
+async def test_a_lost_reply_to_the_first_reservation_does_not_keep_the_others_out(world: World) -> None:
+    """They looked at the database before; each would have had to look again, one after the other."""
+    world.store.lose_replies = 1
+    with pytest.raises(LinkLost):
+        await world.join("a", highest_seen=0)
+    await world.join("b", highest_seen=0)
+    assert codes(world) == {"ok"}
+    placement = world.router.placement
+    assert placement is not None
+    assert EPOCH_BLOCK < placement.epoch <= placement.epoch_limit == world.store.highest == 2 * EPOCH_BLOCK
+
+
+async def test_a_main_worker_that_is_always_overtaken_does_not_bind(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def overtaken(self: StoreLink, command: Command) -> Result:
+        self.store.highest += EPOCH_BLOCK
+        return Result(found=False, number=self.store.highest)
+
+    monkeypatch.setattr(StoreLink, "call", overtaken)
+    with pytest.raises(Unavailable) as caught:
+        await world.join("a")
+    assert caught.value.code == "foreign_writer" and world.router.placement is None
