@@ -210,17 +210,6 @@ def tombstone_removed_without_comparison(patch: Patch) -> None:
     patch.setattr(SimStore, "_remove", careless)
 
 
-def absence_delivered_by_a_former_owner(patch: Patch) -> None:
-    """A delete that met nothing is believed, although its shard has another owner by now."""
-    send = Router._send
-
-    async def hasty(self: Router, command: Command, deadline: float) -> tuple[Result, bool]:
-        result, counts = await send(self, command, deadline)
-        return result, counts or (command.op is Op.DELETE and not result.found)
-
-    patch.setattr(Router, "_send", hasty)
-
-
 def reply_delivered_after_the_store_was_lost(patch: Patch) -> None:
     def counts(self: Router, shard: int, term: int) -> bool:
         return self._bound().terms[shard] == term
@@ -281,7 +270,6 @@ PLANTS: dict[str, Callable[[Patch], None]] = {
         resolved_write_left_out_of_the_cache,
         epochs_begin_again,
         tombstone_removed_without_comparison,
-        absence_delivered_by_a_former_owner,
         reply_delivered_after_the_store_was_lost,
         terms_kept_when_the_store_is_back,
         cached_under_the_term_of_its_end,
