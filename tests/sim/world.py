@@ -369,6 +369,8 @@ class World:
         await self.cluster.drain(worker.instance_id)
         await worker.committer.settle(1.0)
         worker.end()
+        if worker.link is not None:
+            worker.link.cut()  # As the process's connections end with it, whoever it talks to by now.
         self.cluster.leave(worker.instance_id)
 
     def break_link(self, worker: Worker) -> None:
