@@ -16,8 +16,9 @@ from deltadatabase.errors import DeltaError
 from deltadatabase.gateway import entity
 from deltadatabase.gateway.asgi import ASGIApp
 from deltadatabase.gateway.edge import Edge
-from deltadatabase.gateway.ports import Cluster, Entities, Schemas
+from deltadatabase.gateway.ports import Cluster, Entities, Rotations, Schemas
 from deltadatabase.gateway.routes import admin, documentation, health, keys, schemas, session
+from deltadatabase.gateway.routes import rotation as rotation_routes
 from deltadatabase.gateway.routes.access import NO_STORE
 
 
@@ -43,6 +44,7 @@ def create_app(
     entity_port: Entities,
     schema_port: Schemas,
     cluster: Cluster,
+    rotation: Rotations,
     accounts: Accounts,
     options: GatewayOptions,
     *,
@@ -63,6 +65,7 @@ def create_app(
                     public=options.public_schemas,
                 ),
                 *admin.handlers(cluster, accounts),
+                *rotation_routes.handlers(rotation, accounts),
                 *documentation.handlers(options.version, public_schemas=options.public_schemas),
             ]
         ),

@@ -53,14 +53,21 @@ def guard(accounts: Accounts, permission: Permission | None) -> Guard:
     return check
 
 
-async def read_json(request: Request[Any, Any, Any], shape: type[T]) -> T:
+async def read_json(request: Request[Any, Any, Any], shape: type[T], *, empty: T | None = None) -> T:
     """Read a small JSON body, whatever its content type says. Unknown members are ignored.
+
+    Args:
+        request: whose body it is.
+        shape: what it must be.
+        empty: what no body at all means; None: it is malformed.
 
     Raises:
         Invalid: ``malformed_json``, or ``wrong_shape`` with the place of the mistake.
         TooLarge, RequestTimeout: the body.
     """
     body = await exchange_of(request.scope).read_body(limits.API_BODY_BYTES_MAX)
+    if not body and empty is not None:
+        return empty
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as exc:
