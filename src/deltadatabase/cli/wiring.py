@@ -27,7 +27,7 @@ from deltadatabase.gateway.members import Cluster
 from deltadatabase.gateway.process import ClientCalls
 from deltadatabase.gateway.server import RestServer, TlsFiles
 from deltadatabase.gateway.state import ClusterState
-from deltadatabase.limits import TEMPLATE_POLL_S
+from deltadatabase.limits import LAST_USED_SAVED_S, TEMPLATE_POLL_S
 from deltadatabase.model import MemberInfo, MemberState, StoreReport
 from deltadatabase.rpc import channels
 from deltadatabase.rpc.local import LocalLink
@@ -40,6 +40,7 @@ from deltadatabase.settings import (
     ServeSettings,
 )
 from deltadatabase.storage.base import Store
+from deltadatabase.telemetry.audit import Audit
 from deltadatabase.telemetry.logging import get_logger
 from deltadatabase.worker.node import Node
 from deltadatabase.worker.opening import examine
@@ -160,8 +161,10 @@ class MainWorker:
         accounts: Accounts,
         keyring: Keyring,
         made: secrets.Made,
+        audit: Audit,
     ) -> None:
         self.settings = settings
+        self.audit = audit
         self.keyring = keyring
         self.made = made
         self.accounts = accounts
@@ -183,7 +186,12 @@ class MainWorker:
             self.keyring,
             secrets.join_policy(settings),
             dial=self._dial,
-            process=ClientCalls(self.router, self.accounts, document_bytes_max=settings.rest_max_body_size),
+            process=ClientCalls(
+                self.router,
+                self.accounts,
+                document_bytes_max=settings.rest_max_body_size,
+                audit=self.audit,
+            ),
             clock=clock,
             random=system_random,
             instance_id=self.instance_id,
@@ -213,9 +221,11 @@ class MainWorker:
                 body_bytes_max=settings.rest_max_body_size,
                 public_schemas=settings.public_schemas,
                 dev_mode=settings.dev,
+                trusted_proxies=settings.trusted_proxies,
             ),
             clock=clock,
             random=system_random,
+            audit=self.audit,
         )
         cert, key = settings.tls.cert, settings.tls.key
         tls = TlsFiles(cert=cert, key=key) if cert and key else None
@@ -249,6 +259,7 @@ async def _main_worker(settings: RouterFlags) -> AsyncIterator[MainWorker]:
     state = ClusterState(settings.state_path)
     try:
         keyring, admin_key, made = secrets.main_secrets(settings)
+        audit = Audit(clock, settings.audit_log)
         accounts = Accounts(
             settings.state_path / "accounts.db",
             clock=clock,
@@ -264,18 +275,31 @@ async def _main_worker(settings: RouterFlags) -> AsyncIterator[MainWorker]:
                 accounts=accounts,
                 keyring=keyring,
                 made=made,
+                audit=audit,
             )
             watching = asyncio.create_task(main.cluster.watch())
+            noting = asyncio.create_task(_keep_last_used(accounts))
             try:
                 yield main
             finally:
                 watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+                noting.cancel()
+                await asyncio.gather(watching, noting, return_exceptions=True)
                 await main.cluster.close()
         finally:
             accounts.close()
+            audit.close()
     finally:
         state.close()
+
+
+async def _keep_last_used(accounts: Accounts) -> None:
+    while True:
+        await asyncio.sleep(LAST_USED_SAVED_S)
+        try:
+            await asyncio.to_thread(accounts.save_last_used)
+        except DeltaError as exc:
+            log.warning("the last use of keys could not be written; trying again", code=exc.code)
 
 
 # -- the embedded worker ---------------------------------------------------------------
@@ -306,6 +330,7 @@ async def _embedded(settings: ServeSettings, main: MainWorker, lost: asyncio.Eve
             clock=clock,
             lease=PresentLease(_AlwaysHolds(), presence),
             options=node_options(settings),
+            audit=main.audit,
         )
         await main.cluster.admit(
             MemberInfo(

@@ -26,6 +26,7 @@ from deltadatabase.settings.programs import (
 )
 from deltadatabase.settings.values import (
     Address,
+    Network,
     Secret,
     format_duration,
     format_size,
@@ -42,6 +43,7 @@ __all__ = [
     "Flag",
     "LogFlags",
     "MainSettings",
+    "Network",
     "OperatorFlags",
     "ProcessFlags",
     "RouterFlags",

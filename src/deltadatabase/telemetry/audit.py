@@ -12,6 +12,7 @@ import enum
 import threading
 from pathlib import Path
 from typing import Final, final
+from urllib.parse import unquote
 
 from deltadatabase.clock import Clock
 from deltadatabase.telemetry.audit_file import AuditFile
@@ -40,7 +41,7 @@ class Action(enum.StrEnum):
 
 
 class Outcome(enum.StrEnum):
-    """How it ended. Only what went well is written without a limit."""
+    """How it ended. Only what went well is written without a limit; what failed is logged as an error."""
 
     OK = "ok"
     REFUSED = "refused"
@@ -152,7 +153,10 @@ class Audit:
             **fields,
         }
         shown = {name: value for name, value in named.items() if value is not None and value != ""}
-        _log.info("audit", **shown)
+        if outcome is Outcome.FAILED:
+            _log.error("security event", **shown)
+        else:
+            _log.info("audit", **shown)
         if self._file is not None:
             self._file.write(shown)
 
@@ -161,6 +165,5 @@ def host_of(address: str) -> str:
     """The host of an address: gRPC's ``ipv4:host:port`` and ``ipv6:[host]:port`` lose the rest."""
     kind, colon, rest = address.partition(":")
     if colon and kind in ("ipv4", "ipv6"):
-        host = rest.replace("%5B", "[").replace("%5D", "]").rpartition(":")[0]
-        return host.strip("[]")
+        return unquote(rest).rpartition(":")[0].strip("[]")
     return address

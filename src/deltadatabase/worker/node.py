@@ -18,6 +18,7 @@ from deltadatabase.schema.registry import SchemaRegistry
 from deltadatabase.schema.validator import CompiledSchema, compile_schema
 from deltadatabase.storage.base import Store
 from deltadatabase.storage.database import reserve_epochs
+from deltadatabase.telemetry.audit import Audit
 from deltadatabase.worker.alarm import IntegrityAlarm
 from deltadatabase.worker.cache import Cache
 from deltadatabase.worker.commit import Committer
@@ -55,6 +56,7 @@ class Node:
         clock: time.
         lease: whether writes may be issued now.
         options: tunable parts.
+        audit: hears of damaged entities; None: they are in the log only.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Node:
         clock: Clock,
         lease: Lease,
         options: NodeOptions,
+        audit: Audit | None = None,
     ) -> None:
         self.report = report
         self.templates = Templates(store)
@@ -76,7 +79,7 @@ class Node:
         self._store = store
         self._clock = clock
         self._lease = lease
-        self._alarm = IntegrityAlarm(clock)
+        self._alarm = IntegrityAlarm(clock, audit or Audit(clock))
         self._sidecar = (
             MetaSidecar(store, lambda sealed: sealer().meta_json(sealed)) if options.meta_sidecar else None
         )
