@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, final
 
-import msgspec
-
 from deltadatabase.auth.account_file import AccountFile, StoredKey, StoredSession
 from deltadatabase.auth.contract import (
     CreatedKey,
@@ -27,7 +25,9 @@ from deltadatabase.auth.contract import (
     checked_permissions,
     checked_rate,
     checked_schemas,
+    created_key,
     in_order,
+    key_info,
     lifetime_ms,
 )
 from deltadatabase.auth.grants import (
@@ -226,16 +226,7 @@ class Accounts:
             self._check_in_force(by)
             self._file.add_key(key)
             self._install_key(key)
-        return CreatedKey(
-            id=key.id,
-            name=key.name,
-            secret=secret,
-            permissions=key.permissions,
-            created_at=rfc3339(key.created_ms),
-            expires_at=None if key.expires_ms is None else rfc3339(key.expires_ms),
-            schemas=msgspec.UNSET if limited is None else limited,
-            rate_per_s=msgspec.UNSET if rate is None else rate,
-        )
+        return created_key(key, secret)
 
     def list_keys(self) -> list[KeyInfo]:
         """All API keys, the oldest first; expired ones stay until they are deleted."""
@@ -243,21 +234,7 @@ class Accounts:
         with self._lock:
             keys = list(self._keys.values())
             used_ms = dict(self._used_ms)
-        return [
-            KeyInfo(
-                id=key.id,
-                name=key.name,
-                key_hash=key.hash.hex(),
-                permissions=key.permissions,
-                created_at=rfc3339(key.created_ms),
-                expires_at=None if key.expires_ms is None else rfc3339(key.expires_ms),
-                last_used_at=rfc3339(used_ms[key.id]) if key.id in used_ms else None,
-                enabled=key.expires_ms is None or now_ms < key.expires_ms,
-                schemas=msgspec.UNSET if key.schemas is None else key.schemas,
-                rate_per_s=msgspec.UNSET if key.rate_per_s is None else key.rate_per_s,
-            )
-            for key in keys
-        ]
+        return [key_info(key, used_ms.get(key.id), now_ms) for key in keys]
 
     def delete_key(self, key_id: str, *, by: Principal | None = None) -> None:
         """End a key and its sessions, on disk too, before this returns; ``by``: see ``create_key``.

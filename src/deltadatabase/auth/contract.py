@@ -8,7 +8,9 @@ from typing import Final
 
 import msgspec
 
+from deltadatabase.auth.account_file import StoredKey
 from deltadatabase.auth.policy import Permission
+from deltadatabase.clock import rfc3339
 from deltadatabase.errors import Invalid
 from deltadatabase.settings import parse_duration
 
@@ -68,6 +70,36 @@ class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool
     schemas: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     rate_per_s: int | msgspec.UnsetType = msgspec.UNSET
+
+
+def created_key(key: StoredKey, secret: str) -> CreatedKey:
+    """The answer that shows a new key's secret."""
+    return CreatedKey(
+        id=key.id,
+        name=key.name,
+        secret=secret,
+        permissions=key.permissions,
+        created_at=rfc3339(key.created_ms),
+        expires_at=None if key.expires_ms is None else rfc3339(key.expires_ms),
+        schemas=msgspec.UNSET if key.schemas is None else key.schemas,
+        rate_per_s=msgspec.UNSET if key.rate_per_s is None else key.rate_per_s,
+    )
+
+
+def key_info(key: StoredKey, last_used_ms: int | None, now_ms: int) -> KeyInfo:
+    """A key as the list shows it at ``now_ms``."""
+    return KeyInfo(
+        id=key.id,
+        name=key.name,
+        key_hash=key.hash.hex(),
+        permissions=key.permissions,
+        created_at=rfc3339(key.created_ms),
+        expires_at=None if key.expires_ms is None else rfc3339(key.expires_ms),
+        last_used_at=None if last_used_ms is None else rfc3339(last_used_ms),
+        enabled=key.expires_ms is None or now_ms < key.expires_ms,
+        schemas=msgspec.UNSET if key.schemas is None else key.schemas,
+        rate_per_s=msgspec.UNSET if key.rate_per_s is None else key.rate_per_s,
+    )
 
 
 def in_order(permissions: frozenset[Permission]) -> tuple[Permission, ...]:

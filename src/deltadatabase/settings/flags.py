@@ -83,7 +83,7 @@ INT: Final = Kind("N", _parse_int, empty=0)
 DURATION: Final = Kind("DURATION", parse_duration, format_duration, empty=0.0)
 SIZE: Final = Kind("SIZE", parse_size, format_size, empty=0)
 ADDRESS: Final = Kind("HOST:PORT", parse_address)
-NETWORKS: Final = Kind("CIDR,…", parse_networks, format_networks, empty=())
+NETWORKS: Final = Kind("CIDRS", parse_networks, format_networks, empty=())
 PATH: Final = Kind("PATH", _parse_path)
 SECRET: Final = Kind("SECRET", Secret)
 

@@ -162,8 +162,12 @@ class Audit:
 
 
 def host_of(address: str) -> str:
-    """The host of an address: gRPC's ``ipv4:host:port`` and ``ipv6:[host]:port`` lose the rest."""
+    """The host of an address: gRPC's ``ipv4:host:port`` and ``ipv6:[host]:port`` lose the rest.
+
+    IPv4 inside IPv6, as a socket of both families shows it, becomes what it is.
+    """
     kind, colon, rest = address.partition(":")
     if colon and kind in ("ipv4", "ipv6"):
-        return unquote(rest).rpartition(":")[0].strip("[]")
-    return address
+        address = unquote(rest).rpartition(":")[0].strip("[]")
+    mapped = address.removeprefix("::ffff:")
+    return mapped if "." in mapped else address

@@ -37,7 +37,9 @@ class AuditFile:
         try:
             self._handler = _LineHandler(path)
         except OSError as exc:
-            raise StartupError(f"the audit log cannot be opened: {exc.strerror}", code="bad_flag") from None
+            raise StartupError(
+                f"-audit-log: the file cannot be opened: {exc.strerror}", code="bad_flag"
+            ) from None
 
     def write(self, fields: dict[str, object]) -> None:
         """Append one line: the time, then the fields."""
