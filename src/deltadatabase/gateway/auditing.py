@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, cast, final
 
 from litestar import Request
@@ -33,6 +35,22 @@ def refusal_of(error: DeltaError) -> tuple[Action, Outcome] | None:
     return None
 
 
+@contextmanager
+def telling(tell: Callable[[Outcome], None]) -> Iterator[None]:
+    """Have ``tell`` write how a change ended, also one that was cut off and may have been made.
+
+    A change that certainly was not made is not told of.
+    """
+    try:
+        yield
+    except BaseException as exc:
+        # A client that goes away at the right moment would leave no trace otherwise.
+        if not (isinstance(exc, DeltaError) and exc.certain):
+            tell(Outcome.UNKNOWN)
+        raise
+    tell(Outcome.OK)
+
+
 @final
 class RequestAudit:
     """Writes the audit events of REST requests. A request that is served costs nothing here.
@@ -53,12 +71,17 @@ class RequestAudit:
         return self._addresses.of(cast(Scope, request.scope))
 
     def done(
-        self, action: Action, request: Request[Any, Any, Any], principal: Principal, **fields: object
+        self,
+        action: Action,
+        request: Request[Any, Any, Any],
+        principal: Principal,
+        outcome: Outcome = Outcome.OK,
+        **fields: object,
     ) -> None:
         """Write that ``principal`` did something."""
         self._audit.event(
             action,
-            Outcome.OK,
+            outcome,
             principal=principal.client_id,
             key_id=principal.key_id,
             request_id=exchange_of(request.scope).request_id,

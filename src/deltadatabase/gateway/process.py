@@ -8,7 +8,7 @@ import grpc.aio
 
 from deltadatabase.auth.policy import Permission, Principal, reaches, require
 from deltadatabase.errors import DeltaError, Invalid, TooLarge, Unauthenticated
-from deltadatabase.gateway.auditing import refusal_of
+from deltadatabase.gateway.auditing import refusal_of, telling
 from deltadatabase.gateway.forwarding import Router
 from deltadatabase.model import Op, Result
 from deltadatabase.rpc.convert import decode_etags
@@ -28,6 +28,7 @@ NEEDS: Final = {
 }
 Context = grpc.aio.ServicerContext[pb.ProcessRequest, pb.ProcessResponse]
 CHANGES: Final = {Op.SCHEMA_PUT: Action.SCHEMA_PUT, Op.SCHEMA_DELETE: Action.SCHEMA_DELETED}
+ROUTE: Final = "MainWorker.Process"
 ENTITY_OPS: Final = frozenset({Op.GET, Op.PUT, Op.DELETE})
 
 
@@ -89,7 +90,7 @@ class ClientCalls:
             principal=caller.client_id if caller else "",
             key_id=caller.key_id if caller else "",
             address=context.peer(),
-            route="MainWorker.Process",
+            route=ROUTE,
             method=_name(request.op),
             code=error.code,
             schema_id=_shown_schema_id(request.schema_id),
@@ -109,17 +110,11 @@ class ClientCalls:
             check_key(request.key)
         if len(request.document) > self._document_bytes_max:
             raise TooLarge(f"the document is larger than {self._document_bytes_max} bytes")
-        result = await self._execute(op, request)
         if op in CHANGES:
-            self._audit.event(
-                CHANGES[op],
-                Outcome.OK,
-                principal=principal.client_id,
-                key_id=principal.key_id,
-                address=context.peer(),
-                route="MainWorker.Process",
-                schema_id=request.schema_id,
-            )
+            with telling(lambda outcome: self._changed(CHANGES[op], outcome, principal, request, context)):
+                result = await self._execute(op, request)
+        else:
+            result = await self._execute(op, request)
         # A key that is limited to schema ids learns of no others.
         names = [name for name in result.names if reaches(principal, name)]
         return pb.ProcessResponse(
@@ -129,6 +124,24 @@ class ClientCalls:
             document=result.document,
             created=result.created,
             names=names,
+        )
+
+    def _changed(
+        self,
+        action: Action,
+        outcome: Outcome,
+        principal: Principal,
+        request: pb.ProcessRequest,
+        context: Context,
+    ) -> None:
+        self._audit.event(
+            action,
+            outcome,
+            principal=principal.client_id,
+            key_id=principal.key_id,
+            address=context.peer(),
+            route=ROUTE,
+            schema_id=request.schema_id,
         )
 
     async def _execute(self, op: Op, request: pb.ProcessRequest) -> Result:

@@ -41,11 +41,16 @@ class Action(enum.StrEnum):
 
 
 class Outcome(enum.StrEnum):
-    """How it ended. Only what went well is written without a limit; what failed is logged as an error."""
+    """How it ended. What was refused or failed is written with a limit; what failed is logged as an error."""
 
     OK = "ok"
+    UNKNOWN = "unknown"
+    """It may have been done."""
     REFUSED = "refused"
     FAILED = "failed"
+
+
+_LIMITED: Final = frozenset({Outcome.REFUSED, Outcome.FAILED})
 
 
 @final
@@ -88,7 +93,7 @@ class Audit:
                 of the log; ``None`` and ``""`` are left out.
         """
         host = host_of(address)
-        if outcome is not Outcome.OK:
+        if outcome in _LIMITED:
             with self._lock:
                 now_s = self._clock.monotonic_s()
                 over = self._gate.ended(now_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,9 +14,10 @@ import pytest
 
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.clock import system_random
-from deltadatabase.errors import Corrupt, Invalid, NotFound, PartlyApplied, Unavailable
+from deltadatabase.errors import Corrupt, Invalid, NotFound, OutcomeUnknown, PartlyApplied, Unavailable
 from deltadatabase.gateway.app import GatewayOptions, create_app
-from deltadatabase.telemetry.audit import Audit
+from deltadatabase.gateway.auditing import telling
+from deltadatabase.telemetry.audit import Audit, Outcome
 from unit.gateway.rest_fakes import ADMIN_KEY, Client, CountingRandom, FakeDatabase, TestClock
 
 Events = Callable[[], list[dict[str, Any]]]
@@ -277,3 +279,29 @@ async def test_no_secret_gets_in(
     text = parts[2].read_text()
     for secret in (key["secret"], token, "bad-secret-token", ADMIN_KEY):
         assert secret not in text
+
+
+@pytest.mark.parametrize("failure", [OutcomeUnknown("it may have been"), KeyError("a mistake of ours")])
+async def test_a_change_that_may_have_been_made_is_an_event(
+    client: Client, database: FakeDatabase, events: Events, failure: Exception
+) -> None:
+    database.failure = failure
+    for method, action in (("PUT", "schema_put"), ("DELETE", "schema_deleted")):
+        await client(method, "/schema/chat", b"{}" if method == "PUT" else None, headers=MINE)
+        what = {"action": action, "outcome": "unknown", "schema_id": "chat"}
+        assert events() == [COMMON | ADMIN | what]
+
+
+async def test_a_change_that_was_cut_off_is_told_of() -> None:
+    told: list[Outcome] = []
+
+    async def change() -> None:
+        with telling(told.append):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(change())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert told == [Outcome.UNKNOWN]

@@ -12,7 +12,7 @@ from litestar.params import FromPath
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.auth.contract import CreatedKey, KeyInfo
 from deltadatabase.auth.policy import Permission
-from deltadatabase.gateway.auditing import RequestAudit
+from deltadatabase.gateway.auditing import RequestAudit, telling
 from deltadatabase.gateway.routes.access import (
     AuthorizedRequest,
     Status,
@@ -21,7 +21,7 @@ from deltadatabase.gateway.routes.access import (
     guard,
 )
 from deltadatabase.limits import API_BODY_BYTES_MAX
-from deltadatabase.telemetry.audit import Action
+from deltadatabase.telemetry.audit import Action, Outcome
 
 
 class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,32 +49,40 @@ def handlers(accounts: Accounts, events: RequestAudit) -> list[HTTPRouteHandler]
     @post("/api/keys", guards=admin)
     async def create_key(request: AuthorizedRequest) -> CreatedKey:
         body = decode_json(await authorized_body(request, accounts, API_BODY_BYTES_MAX), NewKey)
-        created = await asyncio.to_thread(
-            accounts.create_key,
-            body.name,
-            body.permissions,
-            body.expires_in,
-            body.schemas,
-            body.rate_per_s,
-            by=request.user,
-        )
-        events.done(
-            Action.KEY_CREATED,
-            request,
-            request.user,
-            subject=created.id,
-            subject_name=created.name,
-            permissions=created.permissions,
-            schemas=body.schemas,
-            rate_per_s=body.rate_per_s,
-            expires_at=created.expires_at,
-        )
+        created: CreatedKey | None = None
+
+        def tell(outcome: Outcome) -> None:
+            events.done(
+                Action.KEY_CREATED,
+                request,
+                request.user,
+                outcome,
+                subject=created.id if created else None,
+                subject_name=body.name,
+                permissions=created.permissions if created else body.permissions,
+                schemas=body.schemas,
+                rate_per_s=body.rate_per_s,
+                expires_at=created.expires_at if created else None,
+            )
+
+        with telling(tell):
+            created = await asyncio.to_thread(
+                accounts.create_key,
+                body.name,
+                body.permissions,
+                body.expires_in,
+                body.schemas,
+                body.rate_per_s,
+                by=request.user,
+            )
         return created
 
     @delete("/api/keys/{key_id:str}", status_code=200, guards=admin)
     async def delete_key(request: AuthorizedRequest, key_id: FromPath[str]) -> Status:
-        await asyncio.to_thread(accounts.delete_key, key_id, by=request.user)
-        events.done(Action.KEY_DELETED, request, request.user, subject=key_id)
+        with telling(
+            lambda outcome: events.done(Action.KEY_DELETED, request, request.user, outcome, subject=key_id)
+        ):
+            await asyncio.to_thread(accounts.delete_key, key_id, by=request.user)
         return Status()
 
     return [list_keys, create_key, delete_key]

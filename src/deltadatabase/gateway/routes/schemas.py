@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 from litestar import Response, delete, get, post, put
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.auth.policy import Permission, reaches
-from deltadatabase.gateway.auditing import RequestAudit
+from deltadatabase.gateway.auditing import RequestAudit, telling
 from deltadatabase.gateway.ports import Schemas
 from deltadatabase.gateway.routes.access import AuthorizedRequest, Guard, Status, authorized_body, guard
 from deltadatabase.storage.paths import check_schema_id
@@ -41,12 +43,14 @@ def handlers(
 
     async def store(request: AuthorizedRequest, schema_id: str) -> Status:
         document = await authorized_body(request, accounts, body_bytes_max)
-        await schemas.schema_put(schema_id, document)
-        tell(Action.SCHEMA_PUT, request, schema_id)
+        with told(Action.SCHEMA_PUT, request, schema_id):
+            await schemas.schema_put(schema_id, document)
         return Status()
 
-    def tell(action: Action, request: AuthorizedRequest, schema_id: str) -> None:
-        events.done(action, request, request.user, schema_id=schema_id)
+    def told(action: Action, request: AuthorizedRequest, schema_id: str) -> AbstractContextManager[None]:
+        return telling(
+            lambda outcome: events.done(action, request, request.user, outcome, schema_id=schema_id)
+        )
 
     @get("/schema/{schema_id:str}", guards=read_unless_public)
     async def get_schema(schema_id: FromPath[str]) -> Response[bytes]:
@@ -55,8 +59,8 @@ def handlers(
 
     @delete("/schema/{schema_id:str}", status_code=200, guards=write)
     async def delete_schema(request: AuthorizedRequest, schema_id: FromPath[str]) -> Status:
-        await schemas.schema_delete(schema_id)
-        tell(Action.SCHEMA_DELETED, request, schema_id)
+        with told(Action.SCHEMA_DELETED, request, schema_id):
+            await schemas.schema_delete(schema_id)
         return Status()
 
     @get("/admin/schemas", guards=read_unless_public)
