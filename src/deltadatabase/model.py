@@ -30,6 +30,10 @@ class Op(enum.IntEnum):
     """Find out, in a fresh store read, whether the write with this id was applied."""
     VALIDATE = 5
     """Check one document against its schema; nothing is stored."""
+    KEY_OF = 6
+    """Tell which master key the entity is sealed with."""
+    RESEAL = 7
+    """Seal the entity anew with the primary master key, whose id is ``document``."""
     SCHEMA_GET = 10
     SCHEMA_PUT = 11
     SCHEMA_DELETE = 12
@@ -38,6 +42,10 @@ class Op(enum.IntEnum):
     """List every schema id that holds an entity or a template."""
     RESERVE_EPOCHS = 20
     """Raise the highest epoch in ``cluster/database.json`` from ``term`` to ``number``."""
+    OBJECT_NAMES = 21
+    """One page of object names below ``files/``, those after ``key``; at most ``number``."""
+    RETIRE_KEY = 22
+    """Note in ``cluster/database.json`` that the master key with the id ``key`` seals nothing any more."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -87,10 +95,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         document: the document (GET) or schema (SCHEMA_GET), byte for byte.
         created: a PUT made an entity that was absent.
         not_modified: a GET's ``if_none_match`` named the current ETag; ``document`` is empty.
-        found: a RESOLVE found the write, a DELETE found an entity, or RESERVE_EPOCHS reserved.
+        found: a RESOLVE found the write, a DELETE, KEY_OF or RESEAL found an object, RESERVE_EPOCHS
+            reserved, or RETIRE_KEY retired.
         schema_hash: version of the schema in force: hex digest of its bytes, "" without one.
-        names: schema ids (SCHEMA_LIST, NAMESPACES), in order of the stored names.
-        number: answer of RESERVE_EPOCHS: the highest epoch stored now.
+        names: schema ids (SCHEMA_LIST, NAMESPACES) or paths (OBJECT_NAMES), in order of the stored names.
+        number: answer of RESERVE_EPOCHS: the highest epoch stored now; of RESEAL: 1 when it was needed.
+        key_id: master key that seals the entity (KEY_OF, RESEAL), b"" otherwise.
         queue_us, validate_us, seal_us, store_us: where the worker's time went, microseconds.
     """
 
@@ -104,6 +114,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     schema_hash: str = ""
     names: tuple[str, ...] = ()
     number: int = 0
+    key_id: bytes = b""
     queue_us: int = 0
     validate_us: int = 0
     seal_us: int = 0
@@ -153,6 +164,7 @@ class DatabaseInfo(msgspec.Struct, frozen=True, kw_only=True):
         keys: key id in hex to the check value (hex) of that master key.
         reservation: names the last reservation of epochs, so that its repeat is recognised.
         maintenance: names the scrub that works offline; no worker opens the store meanwhile. "" when none.
+        retired_keys: ids in hex of keys that seal nothing any more; not in ``keys``.
     """
 
     database_id: str
@@ -162,6 +174,7 @@ class DatabaseInfo(msgspec.Struct, frozen=True, kw_only=True):
     keys: dict[str, str]
     reservation: str = ""
     maintenance: str = ""
+    retired_keys: tuple[str, ...] = ()
 
 
 class ProbeCheck(msgspec.Struct, frozen=True):

@@ -251,6 +251,25 @@ def refusal_of_a_lost_merge_told(patch: Patch) -> None:
     patch.setattr(Attempt, "fail", tells)
 
 
+def reseal_without_condition(patch: Patch) -> None:
+    land = SimStore._land
+
+    async def careless(self: SimStore, path: str, data: bytes, condition: Condition, delay_s: float) -> str:
+        header, _ = self._sealer.sealed.get(data, (None, b""))
+        version = self.landings.version_of(header.key) if header is not None else 0
+        blind = header is not None and header.version <= version
+        return await land(self, path, data, When.ALWAYS if blind else condition, delay_s)
+
+    patch.setattr(SimStore, "_land", careless)
+
+
+def reseal_drops_the_document(patch: Patch) -> None:
+    plan = engine.plan
+    patch.setattr(
+        commit, "plan", lambda header, document, commands, *rest: plan(header, b"", commands, *rest)
+    )
+
+
 PLANTS: dict[str, Callable[[Patch], None]] = {
     plant.__name__: plant
     for plant in (
@@ -274,5 +293,7 @@ PLANTS: dict[str, Callable[[Patch], None]] = {
         terms_kept_when_the_store_is_back,
         cached_under_the_term_of_its_end,
         refusal_of_a_lost_merge_told,
+        reseal_without_condition,
+        reseal_drops_the_document,
     )
 }

@@ -41,7 +41,12 @@ DIRECTORY = Shape(
     keys=3, operations=14, think_s=0.6, kinds=(5, 4, 3, 2), directory=True, tombstone_age_s=8.0, event_s=0.8
 )
 """Workers share a directory; a stopped one may hold the lock of an object."""
-SHAPES = (MIXED, HOT, GRAVES, BROKEN, FLAPPING, DIRECTORY)
+ROTATING = Shape(
+    clients=5, keys=2, operations=16, think_s=0.08, kinds=(5, 4, 2, 2), event_s=0.2,
+    events={**EVENTS, "rotate": 25},
+)  # fmt: skip
+"""Entities are sealed anew with another master key while clients write them and owners change."""
+SHAPES = (MIXED, HOT, GRAVES, BROKEN, FLAPPING, DIRECTORY, ROTATING)
 
 
 @dataclass
@@ -53,12 +58,14 @@ class Outcome:
         wrong: contradictions, as sentences; empty if all is well.
         merged: puts that held several writes.
         removed: tombstones that were removed.
+        resealed: puts that changed nothing but the master key.
     """
 
     history: list[Operation]
     wrong: list[str]
     merged: int = 0
     removed: int = 0
+    resealed: int = 0
 
 
 async def _client(world: World, number: int) -> None:
@@ -156,6 +163,8 @@ async def _trouble(world: World) -> None:
             world.break_link(rng.choice(members))
         elif event == "outage":
             world.spawn(world.outage(rng.uniform(0.1, 6.0)))
+        elif event == "rotate":
+            world.spawn(world.rotate())
         elif event == "loss":
             world.spawn(world.lose_store(rng.uniform(0.1, 3.0)))
         elif event == "drain":
@@ -199,7 +208,7 @@ def simulate(seed: int, shapes: tuple[Shape, ...] = SHAPES) -> Outcome:
         world = World(seed, shapes)
         wrong = await _scenario(world)
         landings = world.landings
-        return Outcome(world.history, wrong, landings.merged, landings.removed)
+        return Outcome(world.history, wrong, landings.merged, landings.removed, landings.resealed)
 
     outcome: Outcome = run(main())
     outcome.wrong += violations(outcome.history)

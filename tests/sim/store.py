@@ -24,6 +24,7 @@ class PlainSealer:
 
     def __init__(self) -> None:
         self.sealed: dict[bytes, tuple[Header, bytes]] = {}
+        self.key_id = b"key"
 
     def seal(self, header: Header, document: bytes) -> bytes:
         token = len(self.sealed).to_bytes(8, "big")
@@ -55,6 +56,7 @@ class Landings:
         self._by_etag: dict[tuple[str, str], int] = {}
         self.merged = 0
         self.removed = 0
+        self.resealed = 0
 
     def landed(self, header: Header, at_s: float) -> None:
         """An entity was put."""
@@ -62,6 +64,7 @@ class Landings:
         before = landings[-1].version if landings and landings[-1].base == base else 0
         landings.append(_Landing(at_s, base, before, header.version))
         self.merged += header.version - before > 1
+        self.resealed += header.version == before
         for write in (header, *header.recent):
             self._by_etag.setdefault((key, etag_of(write.version, write.write_id)), base + write.version)
 
@@ -69,6 +72,10 @@ class Landings:
         """An entity's tombstone was removed."""
         self._base[header.key] += header.version
         self.removed += 1
+
+    def version_of(self, key: str) -> int:
+        """The version that was committed last, 0 without one."""
+        return self._landings[key][-1].version if self._landings[key] else 0
 
     def of_etag(self, key: str, etag: str, version: int) -> int:
         """The version, counted on through removals, that an ETag names."""

@@ -8,6 +8,7 @@ encryption and the links are replaced.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -288,6 +289,7 @@ class World:
         self._state = State()
         self._kept: dict[str, Stored] = {}
         self._names = 0
+        self._keys = 0
         self._watching: asyncio.Task[None] | None = None
         self.router, self.cluster = self._main_worker()
 
@@ -416,6 +418,15 @@ class World:
         """As if one member more looked for the database all the time."""
         (self.cluster._without_store.add if missing else self.cluster._without_store.discard)("watcher")
         self.cluster._close_or_reopen()
+
+    async def rotate(self) -> None:
+        """Another master key becomes the primary one, and every entity is sealed anew with it."""
+        self._keys += 1
+        self.sealer.key_id = b"key%d" % self._keys
+        router, key_id = self.router, self.sealer.key_id
+        for key in "abcdef"[: self.shape.keys]:
+            with contextlib.suppress(DeltaError):
+                await router.reseal("s", key, key_id)
 
     def members(self) -> list[Worker]:
         """Workers that the main worker counts on."""

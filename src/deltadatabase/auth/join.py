@@ -21,6 +21,8 @@ from deltadatabase.errors import StartupError
 
 Role = Literal["main", "worker"]
 """Whose proof it is on a data stream."""
+Purpose = Literal["join", "renew"]
+"""What an admission is for: a new membership, or one more time for a member."""
 
 NONCE_BYTES: Final = 32
 LINK_KEY_BYTES: Final = 32
@@ -117,6 +119,7 @@ class JoinContext(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         instance_id: this run of the worker.
         public_key: the key that the keyring is wrapped for (``crypto.wrap``).
         grpc_addr: where the worker serves, ``host:port``.
+        purpose: what for; a proof for one is none for the other.
     """
 
     server_nonce: bytes
@@ -125,6 +128,7 @@ class JoinContext(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     instance_id: str
     public_key: bytes
     grpc_addr: str
+    purpose: Purpose = "join"
 
     def encode(self) -> bytes:
         """All fields in order, each preceded by its length: two contexts never encode alike."""
@@ -135,6 +139,7 @@ class JoinContext(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             self.instance_id.encode(),
             self.public_key,
             self.grpc_addr.encode(),
+            self.purpose.encode(),
         )
 
 

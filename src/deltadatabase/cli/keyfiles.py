@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from deltadatabase.errors import StartupError
+from deltadatabase.statefolder import replace_durably, sync_directory
 
 ADMIN_KEY: Final = "admin-key"
 MASTER_KEY: Final = "master-key"
@@ -73,6 +74,18 @@ def load_or_create(path: Path, make: Callable[[], str]) -> tuple[str, bool]:
     return secret, created
 
 
+def replace(path: Path, secret: str) -> None:
+    """Put a secret in the place of the one that a file holds, or make the file; durable on return.
+
+    Raises:
+        StartupError: ``state_unusable``: it cannot be written.
+    """
+    try:
+        replace_durably(path, f"{secret}\n".encode("ascii"))
+    except OSError as exc:
+        raise _unusable(path, f"cannot be written: {exc.strerror}") from None
+
+
 def make_private_directory(path: Path) -> None:
     """Make a directory (and its parents) if it is missing; the new directory has mode 0700."""
     if path.is_dir():
@@ -80,7 +93,7 @@ def make_private_directory(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def is_private(path: Path) -> bool:
@@ -104,16 +117,8 @@ def _create(path: Path, secret: str) -> bool:
             created = False
     finally:
         Path(temporary).unlink()
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
     return created
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unusable(path: Path, reason: str) -> StartupError:

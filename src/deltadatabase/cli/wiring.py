@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from deltadatabase import __version__
@@ -20,14 +21,16 @@ from deltadatabase.clock import system_random
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.keyring import Keyring
 from deltadatabase.errors import DeltaError, OutcomeUnknown, Overloaded, StartupError, Unavailable
+from deltadatabase.gateway.admission import Admissions
 from deltadatabase.gateway.app import GatewayOptions, create_app
 from deltadatabase.gateway.control import ControlPlane
 from deltadatabase.gateway.forwarding import Router
+from deltadatabase.gateway.keys import Keys
 from deltadatabase.gateway.members import Cluster
 from deltadatabase.gateway.process import ClientCalls
 from deltadatabase.gateway.server import RestServer, TlsFiles
 from deltadatabase.gateway.state import ClusterState
-from deltadatabase.limits import LAST_USED_SAVED_S, TEMPLATE_POLL_S
+from deltadatabase.limits import HEARTBEAT_INTERVAL_S, LAST_USED_SAVED_S, TEMPLATE_POLL_S
 from deltadatabase.model import MemberInfo, MemberState, StoreReport
 from deltadatabase.rpc import channels
 from deltadatabase.rpc.local import LocalLink
@@ -43,7 +46,7 @@ from deltadatabase.storage.base import Store
 from deltadatabase.telemetry.audit import Audit
 from deltadatabase.telemetry.logging import get_logger
 from deltadatabase.worker.node import Node
-from deltadatabase.worker.opening import examine
+from deltadatabase.worker.opening import examine, refresh
 from deltadatabase.worker.presence import Presence, PresentLease
 from deltadatabase.worker.store_check import StoreCheck
 from deltadatabase.worker.watching import StoreWatch
@@ -165,13 +168,12 @@ class MainWorker:
     ) -> None:
         self.settings = settings
         self.audit = audit
-        self.keyring = keyring
+        self.keys = Keys(keyring, settings.key_id)
         self.made = made
         self.accounts = accounts
         self.router = Router(clock=clock, random=system_random)
-        self.cluster = Cluster(self.router, state, clock=clock, random=system_random)
+        self.cluster = Cluster(self.router, state, clock=clock, random=system_random, keys=self.keys)
         self.instance_id = system_random(8).hex()
-        self.key_label = settings.key_id or keyring.primary.key_id.hex()
 
     @asynccontextmanager
     async def control_plane(self, address: Address) -> AsyncIterator[int]:
@@ -183,8 +185,13 @@ class MainWorker:
         )
         control = ControlPlane(
             self.cluster,
-            self.keyring,
-            secrets.join_policy(settings),
+            Admissions(
+                self.keys,
+                secrets.join_policy(settings),
+                random=system_random,
+                instance_id=self.instance_id,
+                ttl_s=settings.worker_ttl,
+            ),
             dial=self._dial,
             process=ClientCalls(
                 self.router,
@@ -194,8 +201,6 @@ class MainWorker:
             ),
             clock=clock,
             random=system_random,
-            instance_id=self.instance_id,
-            key_label=self.key_label,
         )
         pb_grpc.add_MainWorkerServicer_to_server(control, server)
         await channels.add_health_and_reflection(server, [channels.MAIN_WORKER_SERVICE])
@@ -321,11 +326,12 @@ async def _embedded(settings: ServeSettings, main: MainWorker, lost: asyncio.Eve
     tasks: list[asyncio.Task[None]] = []
     try:
         presence = Presence(store, EMBEDDED_ID, clock=clock, random=system_random)
-        report = await _examined(store, main.keyring, presence, wait_s=settings.store_wait)
-        sealer = Sealer(main.keyring, system_random)
+        keyring = main.keys.keyring
+        report = await _examined(store, keyring, presence, wait_s=settings.store_wait)
+        holder = _KeyHolder(store, presence, report, Sealer(keyring, system_random))
         node = Node(
             store,
-            lambda: sealer,
+            lambda: holder.sealer,
             report,
             clock=clock,
             lease=PresentLease(_AlwaysHolds(), presence),
@@ -337,17 +343,19 @@ async def _embedded(settings: ServeSettings, main: MainWorker, lost: asyncio.Eve
                 worker_id=EMBEDDED_ID,
                 instance_id=main.instance_id,
                 state=MemberState.AVAILABLE,
-                key_id=main.key_label,
+                key_id=main.keys.label(),
                 last_seen_ms=clock.wall_ms(),
                 address="",
             ),
             report,
             LocalLink(node),
+            keyring=keyring.fingerprint,
             watched=False,
         )
         watch = StoreWatch(store, node.templates)
         check = StoreCheck(store, report.database.database_id)
         tasks.append(asyncio.create_task(_poll(main.cluster, watch, check, main.instance_id)))
+        tasks.append(asyncio.create_task(_follow_keys(main, holder)))
         tasks.append(asyncio.create_task(_keep_present(presence, lost)))
         yield
         await node.settle(settings.drain_timeout * 0.3)
@@ -384,6 +392,35 @@ async def _keep_present(presence: Presence, lost: asyncio.Event) -> None:
     except StartupError as exc:
         log.error("the store is not to be used any more", code=exc.code, detail=exc.detail)
         lost.set()
+
+
+@dataclass(slots=True)
+class _KeyHolder:
+    """What the embedded worker seals with."""
+
+    store: Store
+    presence: Presence
+    report: StoreReport
+    sealer: Sealer
+
+    async def take_over(self, keyring: Keyring) -> None:
+        """Seal with these keys once the database knows them. Raises DeltaError."""
+        await refresh(self.store, keyring, self.presence, self.report, random=system_random)
+        self.sealer = Sealer(keyring, system_random)
+
+
+async def _follow_keys(main: MainWorker, holder: _KeyHolder) -> None:
+    """Work with the keyring in force, as a member in another process learns it by heartbeat."""
+    while True:
+        await asyncio.sleep(HEARTBEAT_INTERVAL_S)
+        keyring = main.keys.keyring
+        if holder.sealer.keyring is not keyring:
+            try:
+                await holder.take_over(keyring)
+            except DeltaError as exc:
+                log.warning("the keyring was not taken over; it is tried again", code=exc.code)
+                continue
+        main.cluster.heard(main.instance_id, 0, keyring=keyring.fingerprint)
 
 
 async def _poll(cluster: Cluster, watch: StoreWatch, check: StoreCheck, instance_id: str) -> None:

@@ -50,6 +50,11 @@ class Sealer:
         """The keys in use."""
         return self._keyring
 
+    @property
+    def key_id(self) -> bytes:
+        """Id of the master key that it seals with."""
+        return self._keyring.primary.key_id
+
     def seal(self, header: Header, document: bytes) -> bytes:
         """Seal a document under the primary key with fresh keys and nonce.
 

@@ -6,6 +6,7 @@ label of its own; the derivation for entities is in ``envelope.py``.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ MASTER_KEY_BYTES: Final = 32
 
 _KEY_ID_LABEL: Final = b"deltadatabase/v1/key-id"
 _CHECK_VALUE_LABEL: Final = b"deltadatabase/v1/check-value"
+_FINGERPRINT_LABEL: Final = b"deltadatabase/v1/keyring"
 _PAYLOAD_FORMAT: Final = b"\x01"
 _HEX_KEY: Final = re.compile(r"[0-9A-Fa-f]{64}")
 
@@ -82,15 +84,18 @@ class Keyring:
 
     Attributes:
         primary: seals every new write.
+        fingerprint: names this keyring without revealing it: which keys it has, and which is the primary.
     """
 
-    __slots__ = ("_by_id", "primary")
+    __slots__ = ("_by_id", "fingerprint", "primary")
 
     def __init__(self, primary: MasterKey, previous: Iterable[MasterKey] = ()) -> None:
         self.primary = primary
         self._by_id = {primary.key_id: primary}
         for key in previous:
             self._by_id.setdefault(key.key_id, key)
+        named = _FINGERPRINT_LABEL + primary.key_id + b"".join(sorted(self._by_id))
+        self.fingerprint = hashlib.sha256(named).digest()[:16]
 
     @property
     def ids(self) -> tuple[KeyId, ...]:
@@ -109,6 +114,14 @@ class Keyring:
                 f"no master key here opens this entity, key_id={key_id.hex()}", code="key_unavailable"
             )
         return key
+
+    def with_readable(self, key: MasterKey) -> Keyring:
+        """This keyring and one more key, which seals nothing."""
+        return Keyring(self.primary, (*self._by_id.values(), key))
+
+    def promoted(self, key_id: bytes) -> Keyring:
+        """The same keys with another one of them as the primary. Raises Unavailable: it is not there."""
+        return Keyring(self.get(key_id), self._by_id.values())
 
     def to_payload(self) -> bytes:
         """All keys as bytes, to be wrapped for a worker: format 1, then each key, the primary first."""
@@ -131,7 +144,7 @@ class Keyring:
 
 
 def check_database(keyring: Keyring, info: DatabaseInfo) -> DatabaseInfo | None:
-    """Decide whether the keyring fits an existing database.
+    """Decide whether the keyring fits an existing database: it must have every key that is in use there.
 
     A database that knows no key at all fits none: whoever creates one records its primary key.
 
@@ -140,32 +153,42 @@ def check_database(keyring: Keyring, info: DatabaseInfo) -> DatabaseInfo | None:
         it; None when it is there already.
 
     Raises:
-        StartupError: ``wrong_master_key``: the database knows none of the keys, or knows one
-            of their ids with another check value. Nothing may be written.
+        StartupError: ``wrong_master_key``: a key that the database uses is missing, or has another check
+            value; or the primary is one that was retired. Nothing may be written.
     """
-    known = False
-    for key_id in keyring.ids:
-        standing = standing_of(keyring.get(key_id), info)
-        if standing == "unknown":
-            continue
-        if standing == "wrong":
-            raise StartupError(
-                f"the master key does not fit its check value in the database, key_id={key_id.hex()}",
-                code="wrong_master_key",
-            )
-        known = True
-    if not known:
-        others = ", ".join(sorted(info.keys)) or "none"
-        raise StartupError(
-            "the master key is not the one that this database was sealed with: "
-            f"key_id={keyring.primary.key_id.hex()}, the database knows {others}",
-            code="wrong_master_key",
-        )
     primary = keyring.primary
+    if primary.key_id.hex() in info.retired_keys:
+        raise _wrong(
+            f"this master key was retired by a rotation, key_id={primary.key_id.hex()}; the database "
+            f"uses {_listed(info.keys)}"
+        )
+    standings = {key_id.hex(): standing_of(keyring.get(key_id), info) for key_id in keyring.ids}
+    for key_id, standing in standings.items():
+        if standing == "wrong":
+            raise _wrong(f"the master key does not fit its check value in the database, key_id={key_id}")
+    missing = info.keys.keys() - standings.keys()
+    if missing and missing != info.keys.keys():
+        raise _wrong(
+            f"entities are still sealed with a master key that is not given, key_id={_listed(missing)}: "
+            "give it as -master-key-previous until deltadb rotate has said that it can be retired"
+        )
+    if missing or not info.keys:
+        raise _wrong(
+            "the master key is not the one that this database was sealed with: "
+            f"key_id={primary.key_id.hex()}, the database knows {_listed(info.keys)}"
+        )
     if primary.key_id.hex() in info.keys:
         return None
     keys = {**info.keys, primary.key_id.hex(): primary.check_value(info.database_id)}
     return msgspec.structs.replace(info, keys=keys)
+
+
+def _wrong(detail: str) -> StartupError:
+    return StartupError(detail, code="wrong_master_key")
+
+
+def _listed(key_ids: Iterable[str]) -> str:
+    return ", ".join(sorted(key_ids)) or "none"
 
 
 def standing_of(key: MasterKey, info: DatabaseInfo) -> Literal["fits", "unknown", "wrong"]:

@@ -1,26 +1,26 @@
 """The control plane: gRPC service ``MainWorker``, where proc workers join and stay.
 
-One stream is one membership: join, challenge, proof, admitted, ready, member, heartbeats. The
-master key leaves only wrapped for the key pair of a worker that has proven the join token; the
-main worker proves it as well, over the wrapped bytes (``auth/join.py``).
+One stream is one membership: join, challenge, proof, admitted, ready, member, heartbeats. An
+admission lasts for a limited time (``admission.py``): the member renews it, and so gets the keyring
+in force when that has changed.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 import grpc.aio
 
 from deltadatabase.auth import join as joining
-from deltadatabase.auth.join import JoinContext, JoinPolicy
+from deltadatabase.auth.join import JoinContext
 from deltadatabase.clock import Clock, Random
-from deltadatabase.crypto.keyring import Keyring
-from deltadatabase.crypto.wrap import wrap
-from deltadatabase.errors import DeltaError, Denied, Invalid, Unauthenticated, Unavailable
+from deltadatabase.errors import DeltaError, Invalid, Unavailable
+from deltadatabase.gateway.admission import Admissions
 from deltadatabase.gateway.members import Cluster, MemberLink
-from deltadatabase.gateway.peers import is_same_user, reachable_address
+from deltadatabase.gateway.peers import reachable_address
 from deltadatabase.limits import GRPC_MESSAGE_BYTES_MAX, HANDSHAKE_TIMEOUT_S, KIB, STORE_WAIT_MAX_S
 from deltadatabase.model import MemberInfo, MemberState, StoreSight
 from deltadatabase.rpc.convert import decode_store_report
@@ -49,37 +49,28 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
 
     Args:
         cluster: takes members in.
-        keyring: wrapped for each admitted worker.
-        policy: which proof is demanded.
+        admissions: decides who is admitted, and hands out the keys.
         dial: opens the data link to an admitted worker.
         process: serves gRPC clients.
-        clock, random: time and nonces.
-        instance_id: this run of the main worker.
-        key_label: what people call the primary master key.
+        clock, random: time, and keys of data links.
     """
 
     def __init__(
         self,
         cluster: Cluster,
-        keyring: Keyring,
-        policy: JoinPolicy,
+        admissions: Admissions,
         *,
         dial: Dial,
         process: Process,
         clock: Clock,
         random: Random,
-        instance_id: str,
-        key_label: str,
     ) -> None:
         self._cluster = cluster
-        self._keyring = keyring
-        self._policy = policy
+        self._admissions = admissions
         self._dial = dial
         self._process = process
         self._clock = clock
         self._random = random
-        self._instance_id = instance_id
-        self._key_label = key_label
 
     async def Process(  # noqa: N802  # the service's own name
         self, request: pb.ProcessRequest, context: ClientContext
@@ -97,8 +88,8 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
                 asked = (await _receive(context, "join")).join
                 _check_join(asked)
                 worker_id = asked.worker_id
-                link_key, address = await self._admit(context, asked)
-            await self._serve_member(context, asked, link_key, address)
+                admission = await self._admit(context, asked)
+            await self._serve_member(context, admission)
         except asyncio.CancelledError:
             # The server ends. gRPC would write a stack trace past our log; nothing runs after this.
             log.debug("stream was cut", worker_id=worker_id)
@@ -117,120 +108,116 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
 
     # -- joining -----------------------------------------------------------------------
 
-    async def _admit(self, context: Stream, asked: pb.Join) -> tuple[bytes, str]:
+    async def _admit(self, context: Stream, asked: pb.Join) -> _Admission:
         """Check the worker's proof, and hand it the wrapped keys.
-
-        Returns:
-            The link key, and the address of the worker's data service.
 
         Raises:
             Unauthenticated: no valid proof.
             Denied: no join token is configured and it isn't on this machine.
             Invalid: malformed messages.
         """
-        token = self._policy.token_for(asked.backend)
-        if token is None and not is_same_user(context.peer()):
-            raise Denied(
-                "no join token is configured, so only workers of the main worker's own user on its own "
-                "machine are admitted; give both the same JOIN_TOKEN"
-            )
-        nonce = self._random(joining.NONCE_BYTES)
-        await _send(
-            context,
-            pb.MainMessage(challenge=pb.Challenge(nonce=nonce, proof_required=token is not None)),
-        )
+        challenge = self._admissions.challenge(asked.backend, context.peer())
+        await _send(context, pb.MainMessage(challenge=challenge))
         proof = (await _receive(context, "proof")).proof.proof
         agreed = JoinContext(
-            server_nonce=nonce,
+            server_nonce=challenge.nonce,
             worker_nonce=asked.nonce,
             worker_id=asked.worker_id,
             instance_id=asked.instance_id,
             public_key=asked.public_key,
             grpc_addr=asked.grpc_addr,
         )
-        if token is not None and not joining.verify_worker(token, agreed, proof):
-            raise Unauthenticated(
-                "the join token was not proven; give both sides the same JOIN_TOKEN, or the same S3 secret "
-                "key, or the same -shared-fs"
-            )
         link_key = self._random(joining.LINK_KEY_BYTES)
-        key_id = self._keyring.primary.key_id
-        wrapped = wrap(
-            asked.public_key, link_key + self._keyring.to_payload(), joining.wrap_info(agreed, key_id)
+        admission = _Admission(
+            asked,
+            link_key,
+            reachable_address(asked.grpc_addr, context.peer()),
+            self._admissions.keys.fingerprint(),
+            self._expiry_s(),
         )
-        await _send(
-            context,
-            pb.MainMessage(
-                admitted=pb.Admitted(
-                    wrapped=wrapped,
-                    proof=b"" if token is None else joining.main_proof(token, agreed, wrapped),
-                    key_id=key_id.hex(),
-                    main_instance_id=self._instance_id,
-                )
-            ),
-        )
+        admitted = self._admissions.admit(agreed, asked.backend, proof, link_key=link_key)
+        await _send(context, pb.MainMessage(admitted=admitted))
         log.info(
             "worker admitted",
             worker_id=asked.worker_id,
             peer=context.peer(),
             version=asked.version,
-            proven=token is not None,
+            proven=challenge.proof_required,
         )
-        return link_key, reachable_address(asked.grpc_addr, context.peer())
+        return admission
+
+    def _expiry_s(self) -> float:
+        return self._clock.monotonic_s() + self._admissions.ttl_s
 
     # -- the membership ----------------------------------------------------------------
 
-    async def _serve_member(self, context: Stream, asked: pb.Join, link_key: bytes, address: str) -> None:
+    async def _serve_member(self, context: Stream, admission: _Admission) -> None:
+        asked = admission.asked
         async with asyncio.timeout(STORE_WAIT_MAX_S):
             first = await _receive(context, "ready", "start_failed")
         if first.HasField("start_failed"):
             self._cluster.start_failed(asked.worker_id, first.start_failed.code, first.start_failed.detail)
             return
-        link = await self._open_link(address, link_key, asked)
+        link = await self._open_link(admission)
         info = MemberInfo(
             worker_id=asked.worker_id,
             instance_id=asked.instance_id,
             state=MemberState.AVAILABLE,
-            key_id=self._key_label,
+            key_id=self._admissions.keys.label(),
             last_seen_ms=self._clock.wall_ms(),
-            address=address,
+            address=admission.address,
         )
         outbox: Outbox = asyncio.Queue()
         # Heard and answered already while its shards are moving to it.
-        hearing = asyncio.create_task(self._hear(context, asked.instance_id, outbox))
+        hearing = asyncio.create_task(self._hear(context, admission, outbox))
+        expiring = asyncio.create_task(self._expire(admission))
         sending = asyncio.create_task(_send_all(context, outbox))
         try:
             membership = await self._cluster.admit(
                 info,
                 decode_store_report(first.ready.store),
                 link,
+                keyring=admission.keyring,
                 on_replaced=lambda: outbox.put_nowait(pb.MainMessage(replaced=pb.Replaced())),
             )
             outbox.put_nowait(pb.MainMessage(member=pb.Member(epoch=self._cluster.epoch)))
             # A member whose data link broke is of no use: it joins again.
             ends = {asyncio.create_task(event.wait()) for event in (membership.ended, link.lost)}
-            await asyncio.wait({hearing, sending, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({hearing, expiring, sending, *ends}, return_when=asyncio.FIRST_COMPLETED)
             for end in ends:
                 end.cancel()
+            for ended in (hearing, expiring):
+                if ended.done() and isinstance(reason := ended.exception(), DeltaError):
+                    raise reason
         finally:
             self._cluster.leave(asked.instance_id)
             outbox.put_nowait(None)
             await asyncio.wait({sending}, timeout=LAST_WORDS_S)
-            hearing.cancel()
-            sending.cancel()
-            await asyncio.gather(hearing, sending, return_exceptions=True)
+            for task in (hearing, expiring, sending):
+                task.cancel()
+            await asyncio.gather(hearing, expiring, sending, return_exceptions=True)
             await link.close()
 
-    async def _open_link(self, address: str, link_key: bytes, asked: pb.Join) -> MemberLink:
+    async def _open_link(self, admission: _Admission) -> MemberLink:
+        address, asked = admission.address, admission.asked
         try:
-            return await self._dial(address, link_key, asked.instance_id, asked.message_bytes_max)
+            return await self._dial(address, admission.link_key, asked.instance_id, asked.message_bytes_max)
         except DeltaError as exc:
             raise Unavailable(
                 f"the main worker cannot reach this worker's grpc address={address}; see -advertise-addr",
                 code="worker_unreachable",
             ) from exc
 
-    async def _hear(self, context: Stream, instance_id: str, outbox: Outbox) -> None:
+    async def _expire(self, admission: _Admission) -> None:
+        """Raise Unavailable when the admission was not renewed in time."""
+        while (left_s := admission.expires_s - self._clock.monotonic_s()) > 0:  # noqa: ASYNC110 - it moves
+            await asyncio.sleep(left_s)
+        raise Unavailable("the admission was not renewed in time", code="admission_expired")
+
+    async def _hear(self, context: Stream, admission: _Admission, outbox: Outbox) -> None:
+        """Take a member's messages in. Raises DeltaError for a renewal that is refused."""
+        instance_id = admission.asked.instance_id
+        agreed: JoinContext | None = None
         draining: asyncio.Task[None] | None = None
         while (message := await _next(context)) is not None:
             match message.WhichOneof("message"):
@@ -239,15 +226,27 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
                         instance_id,
                         message.heartbeat.highest_epoch_stored,
                         sight_of(message.heartbeat.store),
+                        message.heartbeat.keyring,
                     )
                     answer = pb.MainHeartbeat(
                         sequence=message.heartbeat.sequence,
                         epoch=self._cluster.epoch,
                         poll_templates=self._cluster.polls(instance_id),
+                        keyring=self._admissions.keys.fingerprint(),
                     )
                     outbox.put_nowait(pb.MainMessage(heartbeat=answer))
                 case "templates":
                     self._cluster.templates_seen(message.templates.etags)
+                case "renew":
+                    challenge = self._admissions.challenge(admission.asked.backend, context.peer())
+                    agreed = _renewal(admission.asked, message.renew, challenge.nonce)
+                    outbox.put_nowait(pb.MainMessage(challenge=challenge))
+                case "proof" if agreed is not None:
+                    admitted = self._admissions.admit(agreed, admission.asked.backend, message.proof.proof)
+                    agreed = None  # A proof counts once.
+                    admission.expires_s = self._expiry_s()
+                    outbox.put_nowait(pb.MainMessage(admitted=admitted))
+                    log.info("worker renewed its admission", worker_id=admission.asked.worker_id)
                 case "drain" if draining is None:
                     draining = asyncio.create_task(self._drain(instance_id, outbox))
                 case _:
@@ -256,6 +255,40 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
     async def _drain(self, instance_id: str, outbox: Outbox) -> None:
         await self._cluster.drain(instance_id)
         outbox.put_nowait(pb.MainMessage(drained=pb.Drained()))
+
+
+@dataclass(slots=True)
+class _Admission:
+    """One worker's admission.
+
+    Attributes:
+        asked: its join message.
+        link_key: what the data link is proven with.
+        address: where its data service is dialled.
+        keyring: fingerprint of the keyring that it was given when it joined.
+        expires_s: when it ends unless it is renewed, in monotonic seconds.
+    """
+
+    asked: pb.Join
+    link_key: bytes = field(repr=False)
+    address: str
+    keyring: bytes
+    expires_s: float
+
+
+def _renewal(asked: pb.Join, renew: pb.Renew, server_nonce: bytes) -> JoinContext:
+    """What both proofs of a renewal cover. Raises Invalid."""
+    if len(renew.nonce) != joining.NONCE_BYTES:
+        raise Invalid("the renewal is malformed")
+    return JoinContext(
+        server_nonce=server_nonce,
+        worker_nonce=renew.nonce,
+        worker_id=asked.worker_id,
+        instance_id=asked.instance_id,
+        public_key=renew.public_key,
+        grpc_addr=asked.grpc_addr,
+        purpose="renew",
+    )
 
 
 def sight_of(number: int) -> StoreSight:

@@ -313,6 +313,21 @@ class Router:
             self._write_command(Op.DELETE, schema_id, key, if_match=if_match, request_id=request_id)
         )
 
+    async def key_of(self, schema_id: str, key: str) -> Result:
+        """Find out which master key seals an entity or its tombstone: ``found`` and ``key_id``."""
+        return await self._read(Command(op=Op.KEY_OF, schema_id=schema_id, key=key))
+
+    async def reseal(self, schema_id: str, key: str, key_id: bytes) -> Result:
+        """Have an entity or its tombstone sealed anew with the primary master key, whose id is given.
+
+        Repeating it changes nothing, so it is sent again whatever became of it before.
+
+        Raises:
+            Unavailable: ``key_unavailable``: its owner has another primary key, or cannot open it.
+            Corrupt: it fails its integrity check.
+        """
+        return await self._read(Command(op=Op.RESEAL, schema_id=schema_id, key=key, document=key_id))
+
     def _write_command(
         self,
         op: Op,

@@ -16,6 +16,7 @@ import msgspec
 from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import Conflict, DeltaError, Unavailable
 from deltadatabase.gateway.forwarding import FOREIGN_WRITER, STORE_GONE, Router
+from deltadatabase.gateway.keys import Keys
 from deltadatabase.gateway.state import ClusterState
 from deltadatabase.limits import (
     EPOCH_BLOCK,
@@ -68,6 +69,7 @@ class Membership:
         link: carries its commands.
         on_replaced: tells the worker that another instance took its id.
         watched: whether silence ends it.
+        keyring: fingerprint of the keyring that it works with.
         ended: set when the stay is over, for whatever reason.
     """
 
@@ -75,6 +77,7 @@ class Membership:
     link: MemberLink
     on_replaced: Callable[[], None]
     watched: bool
+    keyring: bytes = b""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -86,6 +89,7 @@ class Cluster:
         state: reserved epochs and schema revisions.
         clock: heartbeat times.
         random: names reservations of epochs.
+        keys: the keyring in force, which every member must work with; None: nobody's matter (simulation).
         member_timeout_s: a member not heard of for longer is out.
     """
 
@@ -96,12 +100,14 @@ class Cluster:
         *,
         clock: Clock,
         random: Random,
+        keys: Keys | None = None,
         member_timeout_s: float = MEMBERSHIP_TIMEOUT_S,
     ) -> None:
         self._router = router
         self._state = state
         self._clock = clock
         self._random = random
+        self._keys = keys
         self._heartbeats = Heartbeats(member_timeout_s)
         self._members: dict[str, Membership] = {}
         self._gone: dict[str, MemberInfo] = {}
@@ -163,6 +169,7 @@ class Cluster:
         report: StoreReport,
         link: MemberLink,
         *,
+        keyring: bytes = b"",
         on_replaced: Callable[[], None] = lambda: None,
         watched: bool = True,
     ) -> Membership:
@@ -172,17 +179,22 @@ class Cluster:
             info: the worker; its state and time are set here.
             report: what it found in its store.
             link: its data link, already open.
+            keyring: fingerprint of the keyring that it was given.
             on_replaced: called when a later instance takes its id.
             watched: whether it must be heard of regularly.
 
         Raises:
             Conflict: its store is another database, or another main worker uses it.
+            Unavailable: ``keys_changed``: it joined with a keyring of before.
             DeltaError: epochs could not be reserved.
         """
         async with self._binding:
             await self._bind(report, link)
+        if not self._is_in_force(keyring):
+            # It would seal with a key that all the others have left behind, unnoticed by a rotation.
+            raise Unavailable("the master keys changed while this worker joined", code="keys_changed")
         self._start_failure = None
-        membership = Membership(info, link, on_replaced, watched)
+        membership = Membership(info, link, on_replaced, watched, keyring)
         placement = self._router.placement
         former = placement.instance_of(info.worker_id) if placement else None
         if former is not None and (old := self._members.get(former)) is not None:
@@ -200,12 +212,20 @@ class Cluster:
         return membership
 
     def heard(
-        self, instance_id: str, highest_epoch_stored: int, sight: StoreSight = StoreSight.UNSPECIFIED
+        self,
+        instance_id: str,
+        highest_epoch_stored: int,
+        sight: StoreSight = StoreSight.UNSPECIFIED,
+        keyring: bytes = b"",
     ) -> None:
         """Take a heartbeat in. Ignored for who is no member."""
         membership = self._members.get(instance_id)
         if membership is None:
             return
+        if keyring and keyring != membership.keyring:
+            membership.keyring = keyring
+            if self._keys is not None and self._is_in_force(keyring):
+                membership.info = msgspec.structs.replace(membership.info, key_id=self._keys.label())
         if membership.watched:
             self._heartbeats.heard(instance_id, self._clock.monotonic_s())
         self._seen(membership, membership.info.state)
@@ -218,6 +238,13 @@ class Cluster:
             if self._clock.monotonic_s() >= self._doubted.get(instance_id, 0.0):
                 self._doubted.pop(instance_id, None)
         self._close_or_reopen()
+
+    def behind(self) -> Sequence[str]:
+        """Worker ids of the members that do not work with the keyring in force yet."""
+        return [m.info.worker_id for m in self._members.values() if not self._is_in_force(m.keyring)]
+
+    def _is_in_force(self, keyring: bytes) -> bool:
+        return self._keys is None or keyring == self._keys.fingerprint()
 
     async def drain(self, instance_id: str) -> None:
         """Move everything away from a member; returns when it owns nothing any more."""

@@ -5,14 +5,13 @@ A small file in the state directory. One process at a time: the directory is loc
 
 from __future__ import annotations
 
-import fcntl
-import os
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from deltadatabase.errors import StartupError, Unavailable
+from deltadatabase.errors import Unavailable
+from deltadatabase.statefolder import StateFolder, unusable
 
 FILE: Final = "epochs.json"
 LOCK: Final = "lock"
@@ -24,29 +23,24 @@ class ClusterState:
     Args:
         directory: the state directory; made with mode 0700 if missing.
 
+    Attributes:
+        folder: the directory, locked, for what else the main worker keeps there.
+
     Raises:
         StartupError: ``locked`` when another main worker uses the directory,
             ``state_unusable`` when it or its file cannot be used.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.folder = StateFolder(
+            directory,
+            lock=LOCK,
+            taken="another main worker uses this state directory; stop it, or give this one another -data",
+        )
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as exc:
-            raise _unusable(f"cannot be used: {exc.strerror}") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._limits = _load(directory / FILE)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise StartupError(
-                "another main worker uses this state directory; stop it, or give this one another -data",
-                code="locked",
-            ) from None
+            self._limits = _parse(self.folder.read(FILE))
         except BaseException:
-            os.close(self._lock)
+            self.folder.close()
             raise
 
     def epoch_limit(self, database_id: str) -> int:
@@ -61,43 +55,20 @@ class ClusterState:
         """
         limits = {**self._limits, database_id: max(limit, self.epoch_limit(database_id))}
         try:
-            _store(self._directory, msgspec.json.encode(limits))
+            self.folder.write(FILE, msgspec.json.encode(limits))
         except OSError:
             raise Unavailable("the state directory cannot be written", code="state_unavailable") from None
         self._limits = limits
 
     def close(self) -> None:
         """Let the directory go."""
-        os.close(self._lock)
+        self.folder.close()
 
 
-def _load(path: Path) -> dict[str, int]:
+def _parse(data: bytes | None) -> dict[str, int]:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, int])
-    except FileNotFoundError:
-        return {}
-    except OSError as exc:
-        raise _unusable(f"holds {FILE}, which cannot be read: {exc.strerror}") from None
+        return {} if data is None else msgspec.json.decode(data, type=dict[str, int])
     except (msgspec.MsgspecError, ValueError):
-        raise _unusable(
+        raise unusable(
             f"holds a damaged {FILE}; remove that file: epochs are then taken from the store"
         ) from None
-
-
-def _store(directory: Path, data: bytes) -> None:
-    temporary = directory / f".{FILE}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(directory / FILE)
-    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _unusable(reason: str) -> StartupError:
-    return StartupError(f"the state directory {reason}", code="state_unusable")

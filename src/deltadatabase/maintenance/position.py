@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from deltadatabase.errors import StartupError
 from deltadatabase.maintenance.findings import Ledger
+from deltadatabase.statefolder import StateFolder, unusable
 
 FILE: Final = "scrub.json"
 LOCK: Final = "scrub.lock"
@@ -48,17 +46,7 @@ class Positions:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as exc:
-            raise _unusable(f"cannot be used: {exc.strerror}") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise StartupError("another scrub runs with this state directory", code="locked") from None
+        self._folder = StateFolder(directory, lock=LOCK, taken="another scrub runs with this state directory")
 
     def load(self) -> Position | None:
         """Read the position of an interrupted scrub; None without one.
@@ -66,16 +54,15 @@ class Positions:
         Raises:
             StartupError: ``state_unusable``.
         """
-        try:
-            position = msgspec.json.decode((self._directory / FILE).read_bytes(), type=Position)
-        except FileNotFoundError:
+        data = self._folder.read(FILE)
+        if data is None:
             return None
-        except OSError as exc:
-            raise _unusable(f"holds {FILE}, which cannot be read: {exc.strerror}") from None
+        try:
+            position = msgspec.json.decode(data, type=Position)
         except (msgspec.MsgspecError, ValueError):
             position = None
         if position is None or position.format != FORMAT:
-            raise _unusable(f"holds a {FILE} that this version cannot read: scrub without -resume")
+            raise unusable(f"holds a {FILE} that this version cannot read: scrub without -resume")
         return position
 
     def save(self, position: Position) -> None:
@@ -84,33 +71,15 @@ class Positions:
         Raises:
             StartupError: ``state_unusable``.
         """
-        temporary = self._directory / f".{FILE}"
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(position))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._directory / FILE)
-            self._sync()
+            self._folder.write(FILE, msgspec.json.encode(position))
         except OSError as exc:
-            raise _unusable(f"cannot be written: {exc.strerror}") from None
+            raise unusable(f"cannot be written: {exc.strerror}") from None
 
     def clear(self) -> None:
         """Remove the file: nothing was interrupted."""
-        (self._directory / FILE).unlink(missing_ok=True)
+        self._folder.remove(FILE)
 
     def close(self) -> None:
         """Let another scrub run."""
-        os.close(self._lock)
-
-    def _sync(self) -> None:
-        folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _unusable(reason: str) -> StartupError:
-    return StartupError(f"the state directory {reason}", code="state_unusable")
+        self._folder.close()

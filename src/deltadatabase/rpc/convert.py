@@ -105,6 +105,8 @@ def encode_reply(request_id: int, result: Result) -> proc_worker_pb2.Reply:
         message.names.extend(result.names)
     if result.number:
         message.number = result.number
+    if result.key_id:
+        message.key_id = result.key_id
     if result.queue_us:
         message.queue_us = result.queue_us
     if result.validate_us:
@@ -135,6 +137,7 @@ def decode_reply(message: proc_worker_pb2.Reply) -> Result:
         schema_hash=message.schema_hash,
         names=tuple(message.names),
         number=message.number,
+        key_id=message.key_id,
         queue_us=message.queue_us,
         validate_us=message.validate_us,
         seal_us=message.seal_us,
@@ -167,6 +170,7 @@ def encode_store_report(report: StoreReport) -> types_pb2.StoreReport:
             shards=database.shards,
             highest_epoch=database.highest_epoch,
             keys=database.keys,
+            retired_keys=database.retired_keys,
         ),
         templates=report.templates,
     )
@@ -184,6 +188,7 @@ def decode_store_report(message: types_pb2.StoreReport) -> StoreReport:
             shards=database.shards,
             highest_epoch=database.highest_epoch,
             keys=dict(database.keys),
+            retired_keys=tuple(database.retired_keys),
         ),
         templates=message.templates,
     )

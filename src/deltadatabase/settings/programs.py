@@ -180,7 +180,11 @@ class RouterFlags(ProcessFlags):
         "client-ttl", DURATION, "24h", "life of a session token from POST /api/login", at_least=1
     )
     worker_ttl: float = flag(
-        "worker-ttl", DURATION, "0", "", hidden="a proc worker's token lives as long as its membership"
+        "worker-ttl",
+        DURATION,
+        format_duration(limits.WORKER_TTL_S),
+        "how long a proc worker is admitted; it proves the join token again in half of that",
+        at_least=limits.HANDSHAKE_TIMEOUT_S,
     )
     rest_max_body_size: int = flag(
         "rest-max-body-size",

@@ -130,6 +130,29 @@ async def reserve_epochs(store: Store, *, expected: int, highest: int, reservati
     raise OutcomeUnknown("the store did not confirm the reservation of epochs")
 
 
+async def retire_key(store: Store, key_id: str) -> bool:
+    """Note that a master key seals nothing any more; False when the database does not know it.
+
+    It is not accepted alone from then on: see ``crypto.keyring.check_database``.
+
+    Raises:
+        NotFound: there is no database.
+        Unavailable: the store did not answer, or others kept changing the description.
+    """
+    for _ in range(COMMIT_ATTEMPTS_MAX):
+        stored = await store.get(DATABASE_PATH)
+        info = parse_database(stored.data)
+        if key_id in info.retired_keys:
+            return True
+        if key_id not in info.keys:
+            return False
+        keys = {known: check for known, check in info.keys.items() if known != key_id}
+        changed = msgspec.structs.replace(info, keys=keys, retired_keys=(*info.retired_keys, key_id))
+        if await _put(store, changed, stored.etag):
+            return True
+    raise Unavailable("the database's description keeps changing", code="contended")
+
+
 async def begin_maintenance(store: Store, token: str) -> DatabaseInfo:
     """Set the flag that keeps workers from opening the store. The first half of decision 0022.
 

@@ -45,7 +45,7 @@ RETRY_DELAY_S = 0.05
 
 
 class Committer:
-    """Executes GET, PUT, DELETE, RESOLVE and VALIDATE for the entities of owned shards.
+    """Executes every command on an entity of an owned shard.
 
     Args:
         store: where the truth is.
@@ -114,6 +114,8 @@ class Committer:
             return await self._validate(command)
         if command.op is Op.RESOLVE:
             return await self._resolve(command)
+        if command.op in (Op.KEY_OF, Op.RESEAL):
+            return await self._about_key(command)
         validated = Result()
         if command.op is Op.PUT and not command.validated:
             validated = await self._validate(command)
@@ -169,6 +171,36 @@ class Committer:
             return Result(found=False)
         etag = etag_of(version, command.write_id)
         return Result(found=True, version=version, etag=etag, updated_ms=entry.header.updated_ms)
+
+    async def _about_key(self, command: Command) -> Result:
+        """Find out which master key seals an entity, and seal it anew if that is asked for.
+
+        Whoever asks walks over all entities: what was not cached before is not cached afterwards.
+        """
+        name = (command.schema_id, command.key)
+        was_cached = self._cache.get(name, command.term, self._clock.monotonic_s()) is not None
+        needed = False
+        if command.op is Op.RESEAL:
+            if self._sealer().key_id != command.document:
+                raise Unavailable("that master key is not the primary one here", code="key_unavailable")
+            resealed = await self._writes.write(name, PendingWrite(command, self._clock.monotonic_s()))
+            needed = resealed.number > 0
+        async with self._locks.hold(name):
+            self._check_term(command)
+            entry = self._cache.get(name, command.term, self._clock.monotonic_s())
+            if entry is None:
+                entry = await self._load(name, command.term)
+            if not was_cached:
+                self._cache.evict(name)
+        if entry.header is None:
+            return Result(found=False)
+        return Result(
+            found=True,
+            version=entry.header.version,
+            updated_ms=entry.header.updated_ms,
+            number=int(needed),
+            key_id=entry.header.key_id,
+        )
 
     async def _load(self, name: Name, term: int, *, sure: bool = False) -> Entry:
         """Read the entity afresh into the cache. The caller holds its lock.
@@ -243,17 +275,21 @@ class Committer:
             entry = await self._load(name, attempt.term)
         commands = [write.command for write in attempt.writes]
         for _ in range(COMMIT_ATTEMPTS_MAX):
-            made = attempt.plan = plan(entry.header, commands, self._clock.wall_ms(), self._recent_writes_max)
+            made = attempt.plan = plan(
+                entry.header, entry.document, commands, self._clock.wall_ms(), self._recent_writes_max
+            )
             if made.header is None:
                 attempt.succeed()
                 return
             sealing = self._clock.monotonic_s()
-            sealed = self._sealer().seal(made.header, made.document)
+            sealer = self._sealer()
+            header = msgspec.structs.replace(made.header, key_id=sealer.key_id)
+            sealed = sealer.seal(header, made.document)
             attempt.seal_us += self._us_since(sealing)
             putting = self._clock.monotonic_s()
-            fresh = await self._put(name, attempt, entry.store_etag, sealed, made.header, made.document)
+            fresh = await self._put(name, attempt, entry.store_etag, sealed, header, made.document)
             attempt.store_us += self._us_since(putting)
-            if applied_version(fresh.header, made.header.write_id):
+            if applied_version(fresh.header, header.write_id):
                 if self._sidecar is not None:
                     self._sidecar.note(*name, sealed)
                 attempt.succeed()

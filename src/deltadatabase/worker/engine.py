@@ -98,7 +98,11 @@ def check_conditions(header: Header | None, command: Command) -> None:
 
 
 def plan(
-    header: Header | None, commands: Sequence[Command], now_ms: int, recent_max: int = RECENT_WRITES_MAX
+    header: Header | None,
+    document: bytes,
+    commands: Sequence[Command],
+    now_ms: int,
+    recent_max: int = RECENT_WRITES_MAX,
 ) -> Plan:
     """Decide what writes of one term do to one entity, in turn, as one object to be put.
 
@@ -107,7 +111,8 @@ def plan(
 
     Args:
         header: as for ``decide``.
-        commands: PUTs and DELETEs, in the order in which they came.
+        document: what ``header`` describes, b"" for a tombstone and for none.
+        commands: PUTs, DELETEs and RESEALs, in the order in which they came.
         now_ms: as for ``decide``.
         recent_max: how many writes before the last one the header remembers, or all of the plan's.
 
@@ -116,7 +121,7 @@ def plan(
     """
     outcomes: list[Decision | VersionMismatch] = []
     recent_max = max(recent_max, len(commands) - 1)
-    made, document = None, b""
+    made = None
     for command in commands:
         try:
             outcome: Decision | VersionMismatch = decide(header, command, now_ms, recent_max)
@@ -124,15 +129,16 @@ def plan(
             outcome = exc
         if isinstance(outcome, Write):
             header = made = outcome.header
-            document = b"" if made.tombstone else command.document
+            if command.op is not Op.RESEAL:
+                document = b"" if made.tombstone else command.document
         outcomes.append(outcome)
-    return Plan(tuple(outcomes), made, document)
+    return Plan(tuple(outcomes), made, b"" if made is None else document)
 
 
 def decide(
     header: Header | None, command: Command, now_ms: int, recent_max: int = RECENT_WRITES_MAX
 ) -> Decision:
-    """Decide what a PUT or DELETE does to the entity whose newest stored header is ``header``.
+    """Decide what a PUT, DELETE or RESEAL does to the entity whose newest stored header is ``header``.
 
     Args:
         header: None when no object was ever stored, or its tombstone was removed.
@@ -145,6 +151,8 @@ def decide(
         VersionMismatch: the client's condition fails.
     """
     check_owner(header, command.term)
+    if command.op is Op.RESEAL:
+        return _decide_reseal(header, command)
     if version := applied_version(header, command.write_id):
         assert header is not None
         return Unchanged(version, etag_of(version, command.write_id), header.updated_ms, found=True)
@@ -170,3 +178,16 @@ def decide(
         ),
         created=absent and not delete,
     )
+
+
+def _decide_reseal(header: Header | None, command: Command) -> Decision:
+    """Decide whether the entity, deleted or not, needs the primary key, which ``command`` names.
+
+    All that clients see stays: version, write ids, time. The term is the command's, as with every put.
+    """
+    if header is None:
+        return Unchanged(0, "", 0, found=False)
+    # A header without a key is what an earlier write of the same plan leaves: it will be sealed with it.
+    if header.key_id in (b"", command.document):
+        return Unchanged(header.version, live_etag(header), header.updated_ms, found=True)
+    return Write(msgspec.structs.replace(header, term=command.term, key_id=b""), created=False)

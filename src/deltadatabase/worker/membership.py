@@ -1,11 +1,14 @@
 """A worker's conversation with its main worker: join, prove, receive the keys, stay.
 
-One call of ``stay`` is one membership. It ends when the stream does; the caller joins again.
+One call of ``stay`` is one membership. It ends when the stream does; the caller joins again. An
+admission is for a limited time; the member renews it in time, and also when the main worker's
+heartbeats name another keyring than its own, which the renewal brings.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -22,6 +25,7 @@ from deltadatabase.limits import (
     HANDSHAKE_TIMEOUT_S,
     HEARTBEAT_INTERVAL_S,
     MEMBERSHIP_TIMEOUT_S,
+    REJOIN_DELAY_S,
     TEMPLATE_POLL_S,
 )
 from deltadatabase.model import StoreReport, StoreSight
@@ -31,6 +35,8 @@ from deltadatabase.rpc.pb import main_worker_pb2_grpc as pb_grpc
 from deltadatabase.telemetry.logging import get_logger
 
 INSTANCE_ID_BYTES: Final = 8
+RENEW_AGAIN_S: Final = 2.0
+"""Pause between two renewals that something other than time demands."""
 HEARTBEATS_KEPT: Final = 16
 
 Call = grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.MainMessage]
@@ -124,6 +130,22 @@ class Applicant:
 
 Opened = Callable[[Keyring], Awaitable[tuple[StoreReport, Polled, Checked]]]
 """Opens (or keeps) the store with these keys. Raises StartupError."""
+Rekeyed = Callable[[Keyring], Awaitable[None]]
+"""Makes sure that other keys fit the open store, and works with them on its return. Raises DeltaError."""
+
+
+@dataclass(slots=True)
+class _Asking:
+    """An admission that is being asked for."""
+
+    purpose: joining.Purpose
+    instance_id: str
+    asked_s: float
+    key: WrapKey = field(default_factory=WrapKey.generate)
+    nonce: bytes = b""
+    agreed: JoinContext | None = None
+    token: JoinToken | None = None
+    proof_required: bool = True
 
 
 class MembershipClient:
@@ -134,6 +156,7 @@ class MembershipClient:
         identity: told of each membership's instance id and link key.
         lease: renewed by each answered heartbeat.
         opened: called with the keys, before serving.
+        rekeyed: called with other keys, while serving.
         on_member: called once per membership, when the main worker counts on this worker.
         clock, random: time and nonces.
     """
@@ -144,6 +167,7 @@ class MembershipClient:
         identity: Identity,
         lease: MembershipLease,
         opened: Opened,
+        rekeyed: Rekeyed,
         *,
         on_member: Callable[[], None],
         clock: Clock,
@@ -153,6 +177,7 @@ class MembershipClient:
         self._identity = identity
         self._lease = lease
         self._opened = opened
+        self._rekeyed = rekeyed
         self._on_member = on_member
         self._clock = clock
         self._random = random
@@ -161,6 +186,12 @@ class MembershipClient:
         self._highest_epoch = 0
         self._sight = StoreSight.UNSPECIFIED
         self._drained = asyncio.Event()
+        self._keyring = b""
+        self._asked_s = float("-inf")
+        self._expires_s = self._renew_s = 0.0
+        self._renewal_due = asyncio.Event()
+        self._renewing: _Asking | None = None
+        self._renewed: asyncio.Future[Keyring] | None = None
         self._call: Call | None = None
         self._writing = asyncio.Lock()
 
@@ -174,6 +205,8 @@ class MembershipClient:
         """
         self._sent.clear()
         self._polls = False
+        self._renewing = self._renewed = None
+        self._renewal_due.clear()
         call: Call = pb_grpc.MainWorkerStub(channel).Subscribe()  # type: ignore[call-arg]  # grpc.aio: no iterator
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -192,11 +225,19 @@ class MembershipClient:
             await self._send(call, pb.WorkerMessage(ready=pb.Ready(store=encode_store_report(report))))
             self._call = call
             tasks = [
-                asyncio.create_task(self._beat(call)),
-                asyncio.create_task(self._poll(call, polled)),
-                asyncio.create_task(self._look(checked)),
+                asyncio.create_task(work)
+                for work in (
+                    self._listen(call),
+                    self._beat(call),
+                    self._poll(call, polled),
+                    self._look(checked),
+                    self._keep_admitted(call),
+                )
             ]
-            await self._listen(call)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
         except (grpc.RpcError, asyncio.InvalidStateError, TimeoutError) as exc:
             raise Unavailable("the main worker cannot be reached", code="main_worker_unreachable") from exc
         finally:
@@ -223,19 +264,22 @@ class MembershipClient:
         except (grpc.RpcError, asyncio.InvalidStateError, TimeoutError):
             log.warning("left without a complete drain")
 
+    def renew_now(self) -> None:
+        """Ask for the keyring in force: an entity was met whose master key is not in ours."""
+        if self._clock.monotonic_s() - self._asked_s > RENEW_AGAIN_S:
+            self._renewal_due.set()
+
     async def _join(self, call: Call) -> Keyring:
-        key = WrapKey.generate()
         asked = self._applicant
-        instance_id = self._random(INSTANCE_ID_BYTES).hex()
-        nonce = self._random(joining.NONCE_BYTES)
+        asking = self._ask("join", self._random(INSTANCE_ID_BYTES).hex())
         await self._send(
             call,
             pb.WorkerMessage(
                 join=pb.Join(
                     worker_id=asked.worker_id,
-                    instance_id=instance_id,
-                    public_key=key.public_bytes,
-                    nonce=nonce,
+                    instance_id=asking.instance_id,
+                    public_key=asking.key.public_bytes,
+                    nonce=asking.nonce,
                     grpc_addr=asked.grpc_addr,
                     backend=asked.backend,
                     version=asked.version,
@@ -244,26 +288,55 @@ class MembershipClient:
             ),
         )
         challenge = (await self._expect(call, "challenge")).challenge
+        await self._send(call, pb.WorkerMessage(proof=self._prove(asking, challenge)))
+        admitted = (await self._expect(call, "admitted")).admitted
+        payload = self._accepted(asking, admitted)
+        keyring = _keyring(payload[joining.LINK_KEY_BYTES :])
+        self._identity.instance_id = asking.instance_id
+        self._identity.link_key = payload[: joining.LINK_KEY_BYTES]
+        self._keyring = keyring.fingerprint
+        return keyring
+
+    def _ask(self, purpose: joining.Purpose, instance_id: str) -> _Asking:
+        self._asked_s = self._clock.monotonic_s()
+        return _Asking(purpose, instance_id, self._asked_s, nonce=self._random(joining.NONCE_BYTES))
+
+    def _prove(self, asking: _Asking, challenge: pb.Challenge) -> pb.Proof:
+        """Answer a challenge.
+
+        Raises:
+            StartupError: ``not_admitted``: there is no join token to prove.
+        """
         # Not earlier: a main worker makes its token file before it answers anybody.
-        token = asked.token()
-        agreed = JoinContext(
+        token = asking.token = self._applicant.token()
+        asking.proof_required = challenge.proof_required
+        asking.agreed = JoinContext(
             server_nonce=challenge.nonce,
-            worker_nonce=nonce,
-            worker_id=asked.worker_id,
-            instance_id=instance_id,
-            public_key=key.public_bytes,
-            grpc_addr=asked.grpc_addr,
+            worker_nonce=asking.nonce,
+            worker_id=self._applicant.worker_id,
+            instance_id=asking.instance_id,
+            public_key=asking.key.public_bytes,
+            grpc_addr=self._applicant.grpc_addr,
+            purpose=asking.purpose,
         )
         if challenge.proof_required and token is None:
             raise StartupError(
                 "the main worker demands a join token; give this worker the same JOIN_TOKEN",
                 code="not_admitted",
             )
-        proof = joining.worker_proof(token, agreed) if token else b""
-        await self._send(call, pb.WorkerMessage(proof=pb.Proof(proof=proof)))
-        admitted = (await self._expect(call, "admitted")).admitted
+        return pb.Proof(proof=joining.worker_proof(token, asking.agreed) if token else b"")
+
+    def _accepted(self, asking: _Asking, admitted: pb.Admitted) -> bytes:
+        """Check the main worker's proof; return what it wrapped for us.
+
+        Raises:
+            StartupError: ``not_admitted``: the main worker did not prove itself.
+        """
+        agreed, token = asking.agreed, asking.token
+        if agreed is None:
+            raise StartupError("the main worker answered out of turn", code="not_admitted")
         proven = token is not None and joining.verify_main(token, agreed, admitted.wrapped, admitted.proof)
-        if not proven and (challenge.proof_required or not asked.trusts_unproven):
+        if not proven and (asking.proof_required or not self._applicant.trusts_unproven):
             raise StartupError(
                 "the main worker did not prove that it holds the join token; check -main-addr, and give "
                 "both the same JOIN_TOKEN",
@@ -271,25 +344,72 @@ class MembershipClient:
             )
         try:
             key_id = bytes.fromhex(admitted.key_id)
-            payload = key.unwrap(admitted.wrapped, joining.wrap_info(agreed, key_id))
-            keyring = Keyring.from_payload(payload[joining.LINK_KEY_BYTES :])
+            payload = asking.key.unwrap(admitted.wrapped, joining.wrap_info(agreed, key_id))
         except (DeltaError, ValueError):
-            raise StartupError(
-                "the main worker sent keys that were not made for this worker", code="not_admitted"
-            ) from None
-        self._identity.instance_id = instance_id
-        self._identity.link_key = payload[: joining.LINK_KEY_BYTES]
-        return keyring
+            raise _wrong_keys() from None
+        # Counted from when it was asked for: the main worker's own count began later.
+        self._expires_s = asking.asked_s + admitted.ttl_ms / 1000
+        self._renew_s = asking.asked_s + admitted.ttl_ms / 2000
+        return payload
+
+    async def _keep_admitted(self, call: Call) -> None:
+        """Renew the admission in time, and whenever the keyring in force is another one than ours.
+
+        Raises:
+            Unavailable: it was not renewed in time.
+            StartupError: the main worker did not prove itself, or its keys do not fit the database.
+        """
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self._renew_s - self._clock.monotonic_s())):
+                    await self._renewal_due.wait()
+            self._renewal_due.clear()
+            if self._clock.monotonic_s() > self._expires_s:
+                raise Unavailable("the admission was not renewed in time", code="admission_expired")
+            try:
+                async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                    keyring = await self._renew(call)
+                if keyring.fingerprint != self._keyring:
+                    await self._rekeyed(keyring)
+                    self._keyring = keyring.fingerprint
+            except StartupError:
+                raise
+            except (DeltaError, TimeoutError) as exc:
+                code = exc.code if isinstance(exc, DeltaError) else "timeout"
+                log.warning("the admission was not renewed; it is tried again", code=code)
+                await asyncio.sleep(REJOIN_DELAY_S)
+                self._renewal_due.set()
+
+    async def _renew(self, call: Call) -> Keyring:
+        asking = self._renewing = self._ask("renew", self._identity.instance_id)
+        self._renewed = asyncio.get_running_loop().create_future()
+        renew = pb.Renew(public_key=asking.key.public_bytes, nonce=asking.nonce)
+        await self._send(call, pb.WorkerMessage(renew=renew))
+        return await self._renewed
+
+    async def _answer_renewal(self, call: Call, message: pb.MainMessage) -> None:
+        """Go on with a renewal under way. Raises StartupError like ``_accepted``."""
+        asking, renewed = self._renewing, self._renewed
+        if asking is None or renewed is None:
+            return
+        if message.WhichOneof("message") == "challenge":
+            await self._send(call, pb.WorkerMessage(proof=self._prove(asking, message.challenge)))
+        elif not renewed.done():
+            renewed.set_result(_keyring(self._accepted(asking, message.admitted)))
 
     async def _listen(self, call: Call) -> None:
         while True:
-            message = await self._expect(call, "heartbeat", "member", "drained")
+            message = await self._expect(call, "heartbeat", "member", "drained", "challenge", "admitted")
             match message.WhichOneof("message"):
                 case "heartbeat":
                     sent_s = self._sent.pop(message.heartbeat.sequence, None)
                     if sent_s is not None:
                         self._lease.renewed_s = max(self._lease.renewed_s, sent_s)
                     self._polls = message.heartbeat.poll_templates
+                    if message.heartbeat.keyring != self._keyring:
+                        self.renew_now()
+                case "challenge" | "admitted":
+                    await self._answer_renewal(call, message)
                 case "member":
                     self._on_member()
                 case _:
@@ -305,6 +425,7 @@ class MembershipClient:
                 sequence=sequence,
                 highest_epoch_stored=self._highest_epoch,
                 store=f"STORE_SIGHT_{self._sight.name}",
+                keyring=self._keyring,
             )
             await self._send(call, pb.WorkerMessage(heartbeat=beat))
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)
@@ -360,3 +481,14 @@ class MembershipClient:
                 case _:
                     continue  # Of a later version.
         raise Unavailable("the main worker ended the membership", code="membership_ended")
+
+
+def _keyring(payload: bytes) -> Keyring:
+    try:
+        return Keyring.from_payload(payload)
+    except DeltaError:
+        raise _wrong_keys() from None
+
+
+def _wrong_keys() -> StartupError:
+    return StartupError("the main worker sent keys that were not made for this worker", code="not_admitted")

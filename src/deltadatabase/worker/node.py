@@ -11,13 +11,14 @@ from typing import Final
 from deltadatabase.clock import Clock
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.format import is_tombstone_size
-from deltadatabase.errors import Corrupt, Invalid, NotFound
-from deltadatabase.limits import CACHE_BYTES_DEFAULT, KIB
+from deltadatabase.errors import Corrupt, Invalid, NotFound, Unavailable
+from deltadatabase.limits import CACHE_BYTES_DEFAULT, KIB, LIST_PAGE_MAX, SCRUB_PAGE_DIRECTORY
 from deltadatabase.model import Command, Op, Result, StoreReport
 from deltadatabase.schema.registry import SchemaRegistry
 from deltadatabase.schema.validator import CompiledSchema, compile_schema
 from deltadatabase.storage.base import Store
-from deltadatabase.storage.database import reserve_epochs
+from deltadatabase.storage.database import reserve_epochs, retire_key
+from deltadatabase.storage.paths import FILES
 from deltadatabase.telemetry.audit import Audit
 from deltadatabase.worker.alarm import IntegrityAlarm
 from deltadatabase.worker.cache import Cache
@@ -57,6 +58,7 @@ class Node:
         lease: whether writes may be issued now.
         options: tunable parts.
         audit: hears of damaged entities; None: they are in the log only.
+        key_missing: told when an entity's master key is not in the keyring; a newer one may have it.
     """
 
     def __init__(
@@ -69,7 +71,9 @@ class Node:
         lease: Lease,
         options: NodeOptions,
         audit: Audit | None = None,
+        key_missing: Callable[[], None] = lambda: None,
     ) -> None:
+        self._key_missing = key_missing
         self.report = report
         self.templates = Templates(store)
         self.cache = Cache(
@@ -92,11 +96,15 @@ class Node:
     async def execute(self, command: Command) -> Result:
         """Execute any command. Raises DeltaError."""
         match command.op:
-            case Op.GET | Op.PUT | Op.DELETE | Op.RESOLVE | Op.VALIDATE:
+            case Op.GET | Op.PUT | Op.DELETE | Op.RESOLVE | Op.VALIDATE | Op.KEY_OF | Op.RESEAL:
                 try:
                     return await self._committer.execute(command)
                 except Corrupt:
                     self._alarm.raised(command)
+                    raise
+                except Unavailable as exc:
+                    if exc.code == "key_unavailable":
+                        self._key_missing()
                     raise
             case Op.SCHEMA_GET:
                 return await self._schema_get(command.schema_id)
@@ -120,6 +128,13 @@ class Node:
                     reservation=command.write_id.hex(),
                 )
                 return Result(found=found, number=highest)
+            case Op.OBJECT_NAMES:
+                largest = SCRUB_PAGE_DIRECTORY if self._store.backend == "directory" else LIST_PAGE_MAX
+                limit = min(command.number or largest, largest)
+                page = await self._store.list(FILES, after=command.key, limit=limit)
+                return Result(names=tuple(info.path for info in page))
+            case Op.RETIRE_KEY:
+                return Result(found=await retire_key(self._store, command.key))
         raise Invalid("command is not known to this worker", code="unknown_op")
 
     async def settle(self, timeout_s: float) -> None:

@@ -10,6 +10,11 @@ from deltadatabase.model import Header
 class Sealer(Protocol):
     """Seals and opens entities (``crypto.envelope.Sealer``)."""
 
+    @property
+    def key_id(self) -> bytes:
+        """Id of the master key that it seals with."""
+        ...
+
     def seal(self, header: Header, document: bytes) -> bytes: ...
 
     def open(self, data: bytes, schema_id: str, key: str) -> tuple[Header, bytes]: ...

@@ -103,6 +103,7 @@ class WorkerServer:
         self._sealer: Sealer | None = None
         self._presence: Presence | None = None
         self._store_open = asyncio.Event()
+        self._key_missing: Callable[[], None] = lambda: None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set, then drain.
@@ -139,10 +140,12 @@ class WorkerServer:
             self._identity,
             self._lease,
             self._opened,
+            self._rekeyed,
             on_member=lambda: log.info("worker serves", worker_id=options.worker_id),
             clock=self._clock,
             random=self._random,
         )
+        self._key_missing = client.renew_now
         joining = asyncio.create_task(self._keep_joining(client))
         stopping = asyncio.create_task(stop.wait())
         marking = asyncio.create_task(self._keep_present())
@@ -231,19 +234,30 @@ class WorkerServer:
                 lease=PresentLease(self._lease, self._presence),
                 options=self._options.node,
                 audit=self._audit,
+                key_missing=lambda: self._key_missing(),
             )
             self._store_open.set()
         else:
-            assert self._store is not None and self._presence is not None
-            report = await refresh(
-                self._store, keyring, self._presence, self._node.report, random=self._random
-            )
-            self._sealer = Sealer(keyring, self._random)
+            assert self._store is not None
+            report = await self._refreshed(self._node, keyring)
         return (
             report,
             StoreWatch(self._store, self._node.templates),
             StoreCheck(self._store, report.database.database_id),
         )
+
+    async def _rekeyed(self, keyring: Keyring) -> None:
+        """Work with other keys from now on. What is under way may still be sealed with the former ones."""
+        assert self._node is not None
+        await self._refreshed(self._node, keyring)
+        log.info("the keyring was taken over", key_id=keyring.primary.key_id.hex(), keys=len(keyring.ids))
+
+    async def _refreshed(self, node: Node, keyring: Keyring) -> StoreReport:
+        """Seal with these keys once the open store's database knows them."""
+        assert self._store is not None and self._presence is not None
+        report = await refresh(self._store, keyring, self._presence, node.report, random=self._random)
+        self._sealer = Sealer(keyring, self._random)
+        return report
 
     def _current_sealer(self) -> Sealer:
         assert self._sealer is not None

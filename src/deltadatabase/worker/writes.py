@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from deltadatabase.errors import DeltaError, OutcomeUnknown, Overloaded, Unavailable, VersionMismatch
 from deltadatabase.limits import MERGED_WRITES_MAX
-from deltadatabase.model import Command, Result
+from deltadatabase.model import Command, Op, Result
 from deltadatabase.worker.cache import Name
 from deltadatabase.worker.engine import Decision, Plan, Unchanged, etag_of
 from deltadatabase.worker.locks import EntityLocks
@@ -166,6 +166,7 @@ class Attempt:
             updated_ms=header.updated_ms,
             created=outcome.created,
             found=True,
+            number=int(write.command.op is Op.RESEAL),
             queue_us=write.queue_us,
             seal_us=self.seal_us,
             store_us=self.store_us,

@@ -121,3 +121,32 @@ def test_one_wrong_check_value_is_refused_though_another_key_fits() -> None:
     for keyring in (Keyring(OLD, [NEW]), Keyring(NEW, [OLD])):
         with pytest.raises(StartupError):
             check_database(keyring, info)
+
+
+def test_a_key_that_is_still_in_use_must_not_be_missing() -> None:
+    with pytest.raises(StartupError) as caught:
+        check_database(Keyring(NEW), database(OLD, NEW))
+    assert caught.value.code == "wrong_master_key"
+    assert OLD.key_id.hex() in caught.value.detail and "deltadb rotate" in caught.value.detail
+
+
+def test_a_retired_key_opens_nothing_any_more() -> None:
+    info = msgspec.structs.replace(database(NEW), retired_keys=(OLD.key_id.hex(),))
+    assert check_database(Keyring(NEW), info) is None
+    assert check_database(Keyring(NEW, [OLD]), info) is None
+    for keyring in (Keyring(OLD), Keyring(OLD, [NEW])):
+        with pytest.raises(StartupError) as caught:
+            check_database(keyring, info)
+        assert caught.value.code == "wrong_master_key" and "retired" in caught.value.detail
+
+
+def test_a_keyring_is_named_by_its_keys_and_their_primary() -> None:
+    keyring = Keyring(OLD)
+    readable = keyring.with_readable(NEW)
+    promoted = readable.promoted(NEW.key_id)
+    assert readable.primary is OLD and promoted.primary is NEW
+    assert set(readable.ids) == set(promoted.ids) == {OLD.key_id, NEW.key_id}
+    assert len({keyring.fingerprint, readable.fingerprint, promoted.fingerprint}) == 3
+    assert Keyring(NEW, [OTHER, OLD]).fingerprint == Keyring(NEW, [OLD, OTHER]).fingerprint
+    with pytest.raises(Unavailable):
+        keyring.promoted(OTHER.key_id)

@@ -10,7 +10,7 @@ from support.clocks import SeededRandom
 from deltadatabase.errors import NotFound, OutcomeUnknown, StartupError, Unavailable
 from deltadatabase.model import DatabaseInfo
 from deltadatabase.storage.base import Condition, Store, When
-from deltadatabase.storage.database import open_database, read_database, reserve_epochs
+from deltadatabase.storage.database import open_database, read_database, reserve_epochs, retire_key
 from deltadatabase.storage.objects import MemoryObjects
 from deltadatabase.storage.paths import DATABASE_PATH, entity_path
 
@@ -174,3 +174,14 @@ class Gone(MemoryObjects):
 async def test_a_store_that_goes_away_is_reported() -> None:
     with pytest.raises(Unavailable):
         await opened(Gone())
+
+
+async def test_a_retired_key_is_noted_once() -> None:
+    store = LosesReplies()
+    await opened(store)
+    assert not await retire_key(store, "never heard of")
+    store.lose = 1
+    assert await retire_key(store, "k1")
+    assert await retire_key(store, "k1")
+    info = await read_database(store)
+    assert (info.keys, info.retired_keys) == ({}, ("k1",))

@@ -1,6 +1,7 @@
 """What a write does to an entity."""
 
 import pytest
+from msgspec.structs import replace
 
 from deltadatabase.errors import NotOwner, VersionMismatch
 from deltadatabase.limits import MERGED_WRITES_MAX, RECENT_WRITES_MAX
@@ -108,37 +109,80 @@ def test_etags_differ_when_versions_begin_again() -> None:
 
 def test_a_plan_is_what_its_writes_come_to_one_by_one() -> None:
     commands = [put(1, document=b"1"), delete(2), put(3, document=b"3"), put(4, document=b"4")]
-    made = plan(None, commands, 1000)
+    made = plan(None, b"", commands, 1000)
     header = None
     for command, outcome in zip(commands, made.outcomes, strict=True):
         assert isinstance(outcome, Write)
         assert outcome == decide(header, command, 1000)
         header = outcome.header
     assert (made.header, made.document) == (header, b"4")
-    assert plan(None, [put(1, document=b"1"), delete(2)], 1000).document == b""
+    assert plan(None, b"", [put(1, document=b"1"), delete(2)], 1000).document == b""
 
 
 def test_a_plan_remembers_every_write_in_it_and_the_next_write_forgets() -> None:
     before = after(after(None, put(1)), put(2))
     commands = [put(number) for number in range(3, 3 + MERGED_WRITES_MAX)]
-    header = plan(before, commands, 1000).header
+    header = plan(before, b"", commands, 1000).header
     assert header is not None
     for version, command in enumerate(commands, 3):
         assert applied_version(header, command.write_id) == version
     assert len(header.recent) == MERGED_WRITES_MAX - 1
     assert len(after(header, put(99)).recent) == RECENT_WRITES_MAX
-    few = plan(before, commands[:2], 1000).header
+    few = plan(before, b"", commands[:2], 1000).header
     assert few is not None and [write.version for write in few.recent] == [3, 2, 1]
 
 
 def test_a_plan_takes_refusals_and_repeats_in_its_stride() -> None:
     first = after(None, put(1))
-    made = plan(first, [put(1), put(2, if_none_match=("*",)), delete(3), delete(4)], 1000)
+    made = plan(first, b"", [put(1), put(2, if_none_match=("*",)), delete(3), delete(4)], 1000)
     repeat, refused, deleted, nothing = made.outcomes
     assert isinstance(repeat, Unchanged) and repeat.version == 1
     assert isinstance(refused, VersionMismatch) and refused.etag == live_etag(first)
     assert isinstance(deleted, Write) and deleted.header == made.header
     assert isinstance(nothing, Unchanged) and not nothing.found
-    assert plan(first, [put(1)], 1000).header is None
+    assert plan(first, b"", [put(1)], 1000).header is None
     with pytest.raises(NotOwner):
-        plan(after(None, put(1, term=9)), [put(2, term=8)], 1000)
+        plan(after(None, put(1, term=9)), b"", [put(2, term=8)], 1000)
+
+
+# Sealing anew
+
+KEY, OTHER = b"key-0001", b"key-0002"
+
+
+def reseal(term: int = 5) -> Command:
+    return Command(op=Op.RESEAL, schema_id="s", key="k", term=term, document=KEY)
+
+
+def test_sealing_anew_keeps_all_that_clients_see() -> None:
+    before = replace(after(after(None, put(1)), put(2)), key_id=OTHER)
+    made = plan(before, b"old", [reseal(term=7)], 99_000)
+    assert made.header == replace(before, term=7, key_id=b"")
+    assert made.document == b"old"
+
+
+def test_a_tombstone_is_sealed_anew_as_one() -> None:
+    grave = replace(after(after(None, put(1)), delete(2)), key_id=OTHER)
+    made = plan(grave, b"", [reseal()], 99_000)
+    assert made.header is not None and made.header.tombstone and made.document == b""
+
+
+def test_nothing_is_sealed_anew_without_need() -> None:
+    there = replace(after(None, put(1)), key_id=KEY)
+    assert plan(there, b"doc", [reseal()], 1000).header is None
+    assert plan(None, b"", [reseal()], 1000).header is None
+    # The put before it seals with the primary key anyway.
+    made = plan(replace(there, key_id=OTHER), b"doc", [put(2, document=b"2"), reseal()], 1000)
+    assert made.document == b"2" and made.header is not None and made.header.version == 2
+
+
+def test_sealing_anew_comes_before_the_writes_that_follow_it() -> None:
+    there = replace(after(None, put(1)), key_id=OTHER)
+    made = plan(there, b"1", [reseal(), put(2, document=b"2"), reseal()], 1000)
+    assert made.document == b"2" and made.header is not None
+    assert made.header.version == 2 and made.header.recent[0].write_id == there.write_id
+
+
+def test_a_newer_owners_entity_is_not_sealed_anew() -> None:
+    with pytest.raises(NotOwner):
+        plan(replace(after(None, put(1, term=9)), key_id=OTHER), b"", [reseal(term=8)], 1000)

@@ -19,7 +19,7 @@ STORE_SIGHT_HELD: StoreSight
 STORE_SIGHT_GONE: StoreSight
 
 class WorkerMessage(_message.Message):
-    __slots__ = ("join", "proof", "ready", "heartbeat", "templates", "drain", "start_failed")
+    __slots__ = ("join", "proof", "ready", "heartbeat", "templates", "drain", "start_failed", "renew")
     JOIN_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
@@ -27,6 +27,7 @@ class WorkerMessage(_message.Message):
     TEMPLATES_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     START_FAILED_FIELD_NUMBER: _ClassVar[int]
+    RENEW_FIELD_NUMBER: _ClassVar[int]
     join: Join
     proof: Proof
     ready: Ready
@@ -34,7 +35,8 @@ class WorkerMessage(_message.Message):
     templates: TemplateSnapshot
     drain: Drain
     start_failed: StartFailed
-    def __init__(self, join: _Optional[_Union[Join, _Mapping]] = ..., proof: _Optional[_Union[Proof, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., heartbeat: _Optional[_Union[WorkerHeartbeat, _Mapping]] = ..., templates: _Optional[_Union[TemplateSnapshot, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., start_failed: _Optional[_Union[StartFailed, _Mapping]] = ...) -> None: ...
+    renew: Renew
+    def __init__(self, join: _Optional[_Union[Join, _Mapping]] = ..., proof: _Optional[_Union[Proof, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., heartbeat: _Optional[_Union[WorkerHeartbeat, _Mapping]] = ..., templates: _Optional[_Union[TemplateSnapshot, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., start_failed: _Optional[_Union[StartFailed, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ...) -> None: ...
 
 class MainMessage(_message.Message):
     __slots__ = ("challenge", "admitted", "member", "heartbeat", "refused", "drained", "replaced")
@@ -74,6 +76,14 @@ class Join(_message.Message):
     message_bytes_max: int
     def __init__(self, worker_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., public_key: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., grpc_addr: _Optional[str] = ..., backend: _Optional[str] = ..., version: _Optional[str] = ..., message_bytes_max: _Optional[int] = ...) -> None: ...
 
+class Renew(_message.Message):
+    __slots__ = ("public_key", "nonce")
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    public_key: bytes
+    nonce: bytes
+    def __init__(self, public_key: _Optional[bytes] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+
 class Challenge(_message.Message):
     __slots__ = ("nonce", "proof_required")
     NONCE_FIELD_NUMBER: _ClassVar[int]
@@ -89,16 +99,18 @@ class Proof(_message.Message):
     def __init__(self, proof: _Optional[bytes] = ...) -> None: ...
 
 class Admitted(_message.Message):
-    __slots__ = ("wrapped", "proof", "key_id", "main_instance_id")
+    __slots__ = ("wrapped", "proof", "key_id", "main_instance_id", "ttl_ms")
     WRAPPED_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     MAIN_INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
     wrapped: bytes
     proof: bytes
     key_id: str
     main_instance_id: str
-    def __init__(self, wrapped: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., key_id: _Optional[str] = ..., main_instance_id: _Optional[str] = ...) -> None: ...
+    ttl_ms: int
+    def __init__(self, wrapped: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., key_id: _Optional[str] = ..., main_instance_id: _Optional[str] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
 
 class Ready(_message.Message):
     __slots__ = ("store",)
@@ -121,24 +133,28 @@ class Member(_message.Message):
     def __init__(self, epoch: _Optional[int] = ...) -> None: ...
 
 class WorkerHeartbeat(_message.Message):
-    __slots__ = ("sequence", "highest_epoch_stored", "store")
+    __slots__ = ("sequence", "highest_epoch_stored", "store", "keyring")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     HIGHEST_EPOCH_STORED_FIELD_NUMBER: _ClassVar[int]
     STORE_FIELD_NUMBER: _ClassVar[int]
+    KEYRING_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     highest_epoch_stored: int
     store: StoreSight
-    def __init__(self, sequence: _Optional[int] = ..., highest_epoch_stored: _Optional[int] = ..., store: _Optional[_Union[StoreSight, str]] = ...) -> None: ...
+    keyring: bytes
+    def __init__(self, sequence: _Optional[int] = ..., highest_epoch_stored: _Optional[int] = ..., store: _Optional[_Union[StoreSight, str]] = ..., keyring: _Optional[bytes] = ...) -> None: ...
 
 class MainHeartbeat(_message.Message):
-    __slots__ = ("sequence", "epoch", "poll_templates")
+    __slots__ = ("sequence", "epoch", "poll_templates", "keyring")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     POLL_TEMPLATES_FIELD_NUMBER: _ClassVar[int]
+    KEYRING_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     epoch: int
     poll_templates: bool
-    def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., poll_templates: _Optional[bool] = ...) -> None: ...
+    keyring: bytes
+    def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., poll_templates: _Optional[bool] = ..., keyring: _Optional[bytes] = ...) -> None: ...
 
 class TemplateSnapshot(_message.Message):
     __slots__ = ("etags",)

@@ -52,6 +52,8 @@ class MainWorkerServicer:
     def Subscribe(self, request_iterator, context):
         """A worker's membership: it lasts as long as this stream and its heartbeats.
         Order: join -> challenge -> proof -> admitted -> ready -> member, then heartbeats both ways.
+        An admission is for a limited time: renew -> challenge -> proof -> admitted, again and again.
+        The same brings a member the keyring when it has changed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

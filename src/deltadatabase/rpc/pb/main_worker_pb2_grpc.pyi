@@ -35,6 +35,8 @@ class MainWorkerStub:
     Subscribe: _grpc.StreamStreamMultiCallable[_main_worker_pb2.WorkerMessage, _main_worker_pb2.MainMessage]
     """A worker's membership: it lasts as long as this stream and its heartbeats.
     Order: join -> challenge -> proof -> admitted -> ready -> member, then heartbeats both ways.
+    An admission is for a limited time: renew -> challenge -> proof -> admitted, again and again.
+    The same brings a member the keyring when it has changed.
     """
     Process: _grpc.UnaryUnaryMultiCallable[_main_worker_pb2.ProcessRequest, _main_worker_pb2.ProcessResponse]
     """One call of a client, with `authorization: Bearer …` in the metadata."""
@@ -45,6 +47,8 @@ class MainWorkerAsyncStub(MainWorkerStub):
     Subscribe: _aio.StreamStreamMultiCallable[_main_worker_pb2.WorkerMessage, _main_worker_pb2.MainMessage]  # type: ignore[assignment]
     """A worker's membership: it lasts as long as this stream and its heartbeats.
     Order: join -> challenge -> proof -> admitted -> ready -> member, then heartbeats both ways.
+    An admission is for a limited time: renew -> challenge -> proof -> admitted, again and again.
+    The same brings a member the keyring when it has changed.
     """
     Process: _aio.UnaryUnaryMultiCallable[_main_worker_pb2.ProcessRequest, _main_worker_pb2.ProcessResponse]  # type: ignore[assignment]
     """One call of a client, with `authorization: Bearer …` in the metadata."""
@@ -58,6 +62,8 @@ class MainWorkerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_main_worker_pb2.MainMessage], _abc.AsyncIterator[_main_worker_pb2.MainMessage]]:
         """A worker's membership: it lasts as long as this stream and its heartbeats.
         Order: join -> challenge -> proof -> admitted -> ready -> member, then heartbeats both ways.
+        An admission is for a limited time: renew -> challenge -> proof -> admitted, again and again.
+        The same brings a member the keyring when it has changed.
         """
 
     @_abc_1.abstractmethod

@@ -83,7 +83,7 @@ class ReplyBatch(_message.Message):
     def __init__(self, replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("id", "error", "version", "etag", "updated_ms", "document", "created", "not_modified", "found", "schema_hash", "names", "number", "queue_us", "validate_us", "seal_us", "store_us")
+    __slots__ = ("id", "error", "version", "etag", "updated_ms", "document", "created", "not_modified", "found", "schema_hash", "names", "number", "queue_us", "validate_us", "seal_us", "store_us", "key_id")
     ID_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +100,7 @@ class Reply(_message.Message):
     VALIDATE_US_FIELD_NUMBER: _ClassVar[int]
     SEAL_US_FIELD_NUMBER: _ClassVar[int]
     STORE_US_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
     id: int
     error: _types_pb2.Error
     version: int
@@ -116,7 +117,8 @@ class Reply(_message.Message):
     validate_us: int
     seal_us: int
     store_us: int
-    def __init__(self, id: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.Error, _Mapping]] = ..., version: _Optional[int] = ..., etag: _Optional[str] = ..., updated_ms: _Optional[int] = ..., document: _Optional[bytes] = ..., created: _Optional[bool] = ..., not_modified: _Optional[bool] = ..., found: _Optional[bool] = ..., schema_hash: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., number: _Optional[int] = ..., queue_us: _Optional[int] = ..., validate_us: _Optional[int] = ..., seal_us: _Optional[int] = ..., store_us: _Optional[int] = ...) -> None: ...
+    key_id: bytes
+    def __init__(self, id: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.Error, _Mapping]] = ..., version: _Optional[int] = ..., etag: _Optional[str] = ..., updated_ms: _Optional[int] = ..., document: _Optional[bytes] = ..., created: _Optional[bool] = ..., not_modified: _Optional[bool] = ..., found: _Optional[bool] = ..., schema_hash: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., number: _Optional[int] = ..., queue_us: _Optional[int] = ..., validate_us: _Optional[int] = ..., seal_us: _Optional[int] = ..., store_us: _Optional[int] = ..., key_id: _Optional[bytes] = ...) -> None: ...
 
 class EncodedRequestBatch(_message.Message):
     __slots__ = ("requests", "cancelled", "hello")

@@ -16,12 +16,16 @@ class Op(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OP_DELETE: _ClassVar[Op]
     OP_RESOLVE: _ClassVar[Op]
     OP_VALIDATE: _ClassVar[Op]
+    OP_KEY_OF: _ClassVar[Op]
+    OP_RESEAL: _ClassVar[Op]
     OP_SCHEMA_GET: _ClassVar[Op]
     OP_SCHEMA_PUT: _ClassVar[Op]
     OP_SCHEMA_DELETE: _ClassVar[Op]
     OP_SCHEMA_LIST: _ClassVar[Op]
     OP_NAMESPACES: _ClassVar[Op]
     OP_RESERVE_EPOCHS: _ClassVar[Op]
+    OP_OBJECT_NAMES: _ClassVar[Op]
+    OP_RETIRE_KEY: _ClassVar[Op]
 
 class ErrorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -49,12 +53,16 @@ OP_PUT: Op
 OP_DELETE: Op
 OP_RESOLVE: Op
 OP_VALIDATE: Op
+OP_KEY_OF: Op
+OP_RESEAL: Op
 OP_SCHEMA_GET: Op
 OP_SCHEMA_PUT: Op
 OP_SCHEMA_DELETE: Op
 OP_SCHEMA_LIST: Op
 OP_NAMESPACES: Op
 OP_RESERVE_EPOCHS: Op
+OP_OBJECT_NAMES: Op
+OP_RETIRE_KEY: Op
 ERROR_KIND_UNSPECIFIED: ErrorKind
 ERROR_KIND_INVALID: ErrorKind
 ERROR_KIND_TOO_LARGE: ErrorKind
@@ -119,7 +127,7 @@ class ProbeCheck(_message.Message):
     def __init__(self, name: _Optional[str] = ..., passed: _Optional[bool] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class DatabaseInfo(_message.Message):
-    __slots__ = ("database_id", "format", "shards", "highest_epoch", "keys")
+    __slots__ = ("database_id", "format", "shards", "highest_epoch", "keys", "retired_keys")
     class KeysEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -132,12 +140,14 @@ class DatabaseInfo(_message.Message):
     SHARDS_FIELD_NUMBER: _ClassVar[int]
     HIGHEST_EPOCH_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    RETIRED_KEYS_FIELD_NUMBER: _ClassVar[int]
     database_id: str
     format: int
     shards: int
     highest_epoch: int
     keys: _containers.ScalarMap[str, str]
-    def __init__(self, database_id: _Optional[str] = ..., format: _Optional[int] = ..., shards: _Optional[int] = ..., highest_epoch: _Optional[int] = ..., keys: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    retired_keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, database_id: _Optional[str] = ..., format: _Optional[int] = ..., shards: _Optional[int] = ..., highest_epoch: _Optional[int] = ..., keys: _Optional[_Mapping[str, str]] = ..., retired_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StoreReport(_message.Message):
     __slots__ = ("backend", "checks", "database", "templates")
