@@ -42,6 +42,7 @@ HEADER_RECEIVE_TIMEOUT_S: Final = 30.0
 HEADER_BYTES_MAX: Final = 16 * KIB
 API_BODY_BYTES_MAX: Final = 64 * KIB
 REQUEST_ID_BYTES_MAX: Final = 128
+LAST_USED_SAVED_S: Final = 60.0
 
 # The stream between main worker and proc worker
 STREAM_BATCH_COUNT_MAX: Final = 256

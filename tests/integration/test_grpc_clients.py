@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -37,8 +38,12 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    folder: Path = tmp_path_factory.mktemp("grpc")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("grpc")
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[tuple[str, str]]:
     rest, control = free_port(), free_port()
     url = f"http://127.0.0.1:{rest}"
     with programs(folder) as started:
@@ -47,11 +52,33 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
             f"-rest-addr=127.0.0.1:{rest}",
             f"-grpc-addr=127.0.0.1:{control}",
             "-shared-fs=db",
+            "-audit-log=audit.jsonl",
             environ={"ADMIN_KEY": ADMIN_KEY},
         )
-        started.start("proc-worker", f"-main-addr=127.0.0.1:{control}", "-worker-id=p", "-shared-fs=db")
+        started.start(
+            "proc-worker",
+            f"-main-addr=127.0.0.1:{control}",
+            "-worker-id=p",
+            "-shared-fs=db",
+            "-audit-log=audit.jsonl",
+        )
         wait_until_ready(url, main)
         yield url, f"127.0.0.1:{control}"
+
+
+@pytest.fixture
+def events(folder: Path, served: tuple[str, str]) -> Callable[[], list[dict[str, object]]]:
+    """The audit events since the test began, or since the last call; without their times."""
+    path = folder / "audit.jsonl"
+    seen = len(path.read_text().splitlines())
+
+    def news() -> list[dict[str, object]]:
+        nonlocal seen
+        lines = path.read_text().splitlines()[seen:]
+        seen += len(lines)
+        return [{name: value for name, value in json.loads(line).items() if name != "time"} for line in lines]
+
+    return news
 
 
 @pytest.fixture
@@ -116,3 +143,59 @@ def test_what_is_malformed_is_refused(channel: grpc.Channel) -> None:
         invalid,
         "too_large",
     )
+
+
+def test_what_is_audited(served: tuple[str, str], channel: grpc.Channel, events) -> None:
+    admin = Client(channel, ADMIN_KEY)
+    common = {"address": "127.0.0.1", "route": "MainWorker.Process"}
+    admin(types_pb2.OP_SCHEMA_PUT, "audited", document=b"{}")
+    admin(types_pb2.OP_PUT, "audited", "k", document=b"1")
+    admin(types_pb2.OP_GET, "audited", "k")
+    admin.refused(types_pb2.OP_GET, "audited", "absent")
+    admin(types_pb2.OP_SCHEMA_DELETE, "audited")
+    ok = common | {"outcome": "ok", "principal": "admin", "key_id": "admin", "schema_id": "audited"}
+    assert events() == [ok | {"action": action} for action in ("schema_put", "schema_deleted")]
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    body = {"name": "reader", "permissions": ["read"]}
+    key = httpx.post(f"{served[0]}/api/keys", json=body, headers=headers).json()
+    events()
+    Client(channel, key["secret"]).refused(types_pb2.OP_DELETE, "audited", "k")
+    Client(channel, "wrong").refused(types_pb2.OP_GET, "../x", "k")
+    refused = common | {"action": "request_refused", "outcome": "refused"}
+    who = {"principal": "reader", "key_id": key["id"], "schema_id": "audited"}
+    assert events() == [
+        refused | who | {"method": "DELETE", "code": "denied"},
+        refused | {"method": "GET", "code": "unauthenticated"},
+    ]
+
+
+def test_a_keys_rate_holds_over_both_protocols_and_its_end_too(
+    served: tuple[str, str], channel: grpc.Channel
+) -> None:
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    body = {"name": "slow", "permissions": ["read"], "rate_per_s": 1}
+    key = httpx.post(f"{served[0]}/api/keys", json=body, headers=headers).json()
+    slow = Client(channel, key["secret"])
+    exhausted = (grpc.StatusCode.RESOURCE_EXHAUSTED, "rate_limited")
+    # One call in a second is served, over whichever protocol it comes.
+    assert httpx.get(f"{served[0]}/api/me", headers={"authorization": f"Bearer {key['secret']}"}).is_success
+    assert exhausted in [slow.refused(types_pb2.OP_GET, "notes", "absent") for _ in range(3)]
+    assert httpx.delete(f"{served[0]}/api/keys/{key['id']}", headers=headers).is_success
+    assert slow.refused(types_pb2.OP_GET, "notes", "absent")[0] is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_damaged_entity_is_an_event_of_both_programs(folder: Path, channel: grpc.Channel, events) -> None:
+    admin = Client(channel, ADMIN_KEY)
+    admin(types_pb2.OP_PUT, "damaged", "secret-name", document=b"1")
+    (stored,) = (folder / "db" / "files" / "damaged").glob("*.json.enc")
+    (stored.parent / "other.json.enc").write_bytes(stored.read_bytes())
+    for _ in range(2):
+        assert admin.refused(types_pb2.OP_GET, "damaged", "other")[0] is grpc.StatusCode.DATA_LOSS
+    failed = {"action": "integrity_failure", "outcome": "failed", "code": "integrity", "schema_id": "damaged"}
+    seen = events()
+    by_worker = [event for event in seen if "shard" in event]
+    by_main = [event for event in seen if "shard" not in event]
+    assert [{**event, "shard": 0} for event in by_worker] == [failed | {"shard": 0}]
+    client = {"principal": "admin", "key_id": "admin", "address": "127.0.0.1"}
+    assert by_main == [failed | client | {"route": "MainWorker.Process", "method": "GET"}] * 2
+    assert "secret-name" not in (folder / "audit.jsonl").read_text()

@@ -233,7 +233,7 @@ def test_workers_are_admitted_for_a_time_and_prove_themselves_again(started, tmp
         cluster.start_worker(worker_id)
     cluster.ready(2)
     with load(cluster.url) as statuses:
-        wait_for(lambda: cluster.main.output.count("worker renewed its admission") >= 6, "renewals")
+        wait_for(lambda: cluster.main.output.count("worker_renewed") >= 6, "renewals")
         assert set(statuses) == {200}
         # Who does not know the token any more is out.
         token = root / "cluster" / "join-token"

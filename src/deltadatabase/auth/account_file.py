@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final, final
@@ -19,7 +19,7 @@ import msgspec
 from deltadatabase.auth.policy import Permission
 from deltadatabase.errors import StartupError, StoreFull, Unavailable
 
-_SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = (
     """CREATE TABLE keys (
         id TEXT PRIMARY KEY,
@@ -28,7 +28,9 @@ _SCHEMA: Final = (
         permissions TEXT NOT NULL,
         schemas TEXT,
         created_ms INTEGER NOT NULL,
-        expires_ms INTEGER
+        expires_ms INTEGER,
+        rate_per_s INTEGER,
+        last_used_ms INTEGER
     )""",
     """CREATE TABLE sessions (
         hash BLOB PRIMARY KEY,
@@ -40,10 +42,18 @@ _SCHEMA: Final = (
     "CREATE INDEX sessions_by_issuer ON sessions (issuer)",
     f"PRAGMA user_version = {_SCHEMA_VERSION}",
 )
+_FROM_VERSION_1: Final = (
+    "ALTER TABLE keys ADD COLUMN rate_per_s INTEGER",
+    "ALTER TABLE keys ADD COLUMN last_used_ms INTEGER",
+    "PRAGMA user_version = 2",
+)
 
 
 class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
-    """An API key. ``hash`` is the SHA-256 of its secret; no ``expires_ms``: it does not expire."""
+    """An API key. ``hash`` is the SHA-256 of its secret; no ``expires_ms``: it does not expire.
+
+    No ``rate_per_s``: it may ask as often as it likes. ``last_used_ms`` lags behind by a minute.
+    """
 
     id: str
     name: str
@@ -52,6 +62,8 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
     schemas: tuple[str, ...] | None
     created_ms: int
     expires_ms: int | None
+    rate_per_s: int | None = None
+    last_used_ms: int | None = None
 
 
 class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +134,7 @@ class AccountFile:
         """Store a new key. Raises like every write: Unavailable, StoreFull."""
         with self._transaction() as connection:
             connection.execute(
-                "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     key.id,
                     key.name,
@@ -131,6 +143,8 @@ class AccountFile:
                     None if key.schemas is None else ",".join(key.schemas),
                     key.created_ms,
                     key.expires_ms,
+                    key.rate_per_s,
+                    key.last_used_ms,
                 ),
             )
 
@@ -139,6 +153,14 @@ class AccountFile:
         with self._transaction() as connection:
             connection.execute("DELETE FROM sessions WHERE issuer = ?", (key_id,))
             connection.execute("DELETE FROM keys WHERE id = ?", (key_id,))
+
+    def set_last_used(self, last_used_ms: Mapping[str, int]) -> None:
+        """Note when keys were used last, by their ids."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "UPDATE keys SET last_used_ms = ? WHERE id = ?",
+                [(used_ms, key_id) for key_id, used_ms in last_used_ms.items()],
+            )
 
     def replace_sessions(self, *, added: Iterable[StoredSession] = (), ended: Iterable[bytes] = ()) -> None:
         """Remove the sessions with the hashes ``ended`` and store the new ones, in one transaction."""
@@ -163,10 +185,13 @@ class AccountFile:
         if version == 0:
             for statement in _SCHEMA:
                 connection.execute(statement)
-        elif version != _SCHEMA_VERSION:
+        elif version not in (1, _SCHEMA_VERSION):
             raise _unusable(f"was made by another version of this program, version={version}")
         elif connection.execute("PRAGMA quick_check").fetchone()[0] != "ok":
             raise _damaged()
+        if version == 1:
+            for statement in _FROM_VERSION_1:
+                connection.execute(statement)
         connection.execute("COMMIT")
 
     @contextmanager

@@ -8,12 +8,15 @@ from typing import Final
 
 import msgspec
 
+from deltadatabase.auth.account_file import StoredKey
 from deltadatabase.auth.policy import Permission
+from deltadatabase.clock import rfc3339
 from deltadatabase.errors import Invalid
 from deltadatabase.settings import parse_duration
 
 NAME_CHARACTERS_MAX: Final = 100
 SCHEMA_PATTERNS_MAX: Final = 100
+RATE_PER_S_MAX: Final = 100_000
 
 _SCHEMA_PATTERN: Final = re.compile(r"[A-Za-z0-9_.*-]{1,100}")
 
@@ -33,7 +36,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 class CreatedKey(msgspec.Struct, frozen=True, kw_only=True):
     """A new API key; its secret is shown this once.
 
-    ``schemas`` is there only for a key that is limited to schema ids.
+    ``schemas`` is there only for a key that is limited to schema ids, ``rate_per_s`` only for
+    one that is limited to so many requests a second.
     """
 
     id: str
@@ -43,6 +47,7 @@ class CreatedKey(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str
     expires_at: str | None
     schemas: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    rate_per_s: int | msgspec.UnsetType = msgspec.UNSET
 
     def __repr__(self) -> str:
         return f"CreatedKey(id={self.id!r}, name={self.name!r})"
@@ -51,7 +56,8 @@ class CreatedKey(msgspec.Struct, frozen=True, kw_only=True):
 class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
     """An API key in the list.
 
-    ``key_hash`` is the hex SHA-256 of its secret; ``enabled`` is false once it has expired.
+    ``key_hash`` is the hex SHA-256 of its secret; ``enabled`` is false once it has expired;
+    ``last_used_at`` tells of the key and its sessions, null for one that was never used.
     """
 
     id: str
@@ -60,8 +66,40 @@ class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
     permissions: tuple[Permission, ...]
     created_at: str
     expires_at: str | None
+    last_used_at: str | None
     enabled: bool
     schemas: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    rate_per_s: int | msgspec.UnsetType = msgspec.UNSET
+
+
+def created_key(key: StoredKey, secret: str) -> CreatedKey:
+    """The answer that shows a new key's secret."""
+    return CreatedKey(
+        id=key.id,
+        name=key.name,
+        secret=secret,
+        permissions=key.permissions,
+        created_at=rfc3339(key.created_ms),
+        expires_at=None if key.expires_ms is None else rfc3339(key.expires_ms),
+        schemas=msgspec.UNSET if key.schemas is None else key.schemas,
+        rate_per_s=msgspec.UNSET if key.rate_per_s is None else key.rate_per_s,
+    )
+
+
+def key_info(key: StoredKey, last_used_ms: int | None, now_ms: int) -> KeyInfo:
+    """A key as the list shows it at ``now_ms``."""
+    return KeyInfo(
+        id=key.id,
+        name=key.name,
+        key_hash=key.hash.hex(),
+        permissions=key.permissions,
+        created_at=rfc3339(key.created_ms),
+        expires_at=None if key.expires_ms is None else rfc3339(key.expires_ms),
+        last_used_at=None if last_used_ms is None else rfc3339(last_used_ms),
+        enabled=key.expires_ms is None or now_ms < key.expires_ms,
+        schemas=msgspec.UNSET if key.schemas is None else key.schemas,
+        rate_per_s=msgspec.UNSET if key.rate_per_s is None else key.rate_per_s,
+    )
 
 
 def in_order(permissions: frozenset[Permission]) -> tuple[Permission, ...]:
@@ -97,6 +135,13 @@ def checked_schemas(schemas: Sequence[str], granted: Sequence[Permission]) -> tu
     if Permission.ADMIN in granted:
         raise Invalid("a key with the permission admin cannot be limited to schemas")
     return tuple(schemas)
+
+
+def checked_rate(rate_per_s: int) -> int:
+    """A key's own limit of requests a second. Raises Invalid."""
+    if not 1 <= rate_per_s <= RATE_PER_S_MAX:
+        raise Invalid(f"rate_per_s must be a whole number from 1 to {RATE_PER_S_MAX}")
+    return rate_per_s
 
 
 def lifetime_ms(expires_in: str) -> int:

@@ -118,6 +118,9 @@ def worker_arguments(settings: ServeSettings, worker_id: str, grpc_port: int) ->
             f"-s3-region={settings.s3.region}",
             f"-s3-path-style={str(settings.s3.path_style).lower()}",
         ]
+    if settings.audit_log is not None:
+        # One file for all: each line is appended whole.
+        arguments.append(f"-audit-log={settings.audit_log}")
     tls = settings.tls
     arguments += [
         f"-tls-{name}={path}"

@@ -29,10 +29,10 @@ from deltadatabase.gateway.forwarding import Router
 from deltadatabase.gateway.keys import Keys
 from deltadatabase.gateway.members import Cluster
 from deltadatabase.gateway.process import ClientCalls
-from deltadatabase.gateway.rotation import Rotation
+from deltadatabase.gateway.rotation import Phase, Progress, Rotation
 from deltadatabase.gateway.server import RestServer, TlsFiles
 from deltadatabase.gateway.state import ClusterState
-from deltadatabase.limits import HEARTBEAT_INTERVAL_S, TEMPLATE_POLL_S
+from deltadatabase.limits import HEARTBEAT_INTERVAL_S, LAST_USED_SAVED_S, TEMPLATE_POLL_S
 from deltadatabase.model import MemberInfo, MemberState, StoreReport
 from deltadatabase.rpc import channels
 from deltadatabase.rpc.local import LocalLink
@@ -45,6 +45,7 @@ from deltadatabase.settings import (
     ServeSettings,
 )
 from deltadatabase.storage.base import Store
+from deltadatabase.telemetry.audit import Action, Audit, Outcome
 from deltadatabase.telemetry.logging import get_logger
 from deltadatabase.worker.node import Node
 from deltadatabase.worker.opening import examine, refresh
@@ -165,8 +166,10 @@ class MainWorker:
         accounts: Accounts,
         master_keys: MainKeys,
         made: secrets.Made,
+        audit: Audit,
     ) -> None:
         self.settings = settings
+        self.audit = audit
         self.keys = Keys(master_keys.keyring(), settings.key_id)
         self.made = made
         self.accounts = accounts
@@ -174,6 +177,16 @@ class MainWorker:
         self.cluster = Cluster(self.router, state, clock=clock, random=system_random, keys=self.keys)
         self.rotation = Rotation(self.keys, self.cluster, self.router, state.folder, master_keys, clock=clock)
         self.instance_id = system_random(8).hex()
+
+    def _rotation_step(self, step: str, progress: Progress) -> None:
+        self.audit.event(
+            Action.KEYS_ROTATED,
+            Outcome.FAILED if progress.phase is Phase.BLOCKED else Outcome.OK,
+            step=step,
+            key_id=progress.to_key,
+            objects=progress.checked,
+            retired=list(progress.retired) or None,
+        )
 
     @asynccontextmanager
     async def control_plane(self, address: Address) -> AsyncIterator[int]:
@@ -193,9 +206,15 @@ class MainWorker:
                 ttl_s=settings.worker_ttl,
             ),
             dial=self._dial,
-            process=ClientCalls(self.router, self.accounts, document_bytes_max=settings.rest_max_body_size),
+            process=ClientCalls(
+                self.router,
+                self.accounts,
+                document_bytes_max=settings.rest_max_body_size,
+                audit=self.audit,
+            ),
             clock=clock,
             random=system_random,
+            audit=self.audit,
         )
         pb_grpc.add_MainWorkerServicer_to_server(control, server)
         await channels.add_health_and_reflection(server, [channels.MAIN_WORKER_SERVICE])
@@ -222,9 +241,11 @@ class MainWorker:
                 body_bytes_max=settings.rest_max_body_size,
                 public_schemas=settings.public_schemas,
                 dev_mode=settings.dev,
+                trusted_proxies=settings.trusted_proxies,
             ),
             clock=clock,
             random=system_random,
+            audit=self.audit,
         )
         cert, key = settings.tls.cert, settings.tls.key
         tls = TlsFiles(cert=cert, key=key) if cert and key else None
@@ -258,6 +279,7 @@ async def _main_worker(settings: RouterFlags) -> AsyncIterator[MainWorker]:
     state = ClusterState(settings.state_path)
     try:
         master_keys, admin_key, made = secrets.main_secrets(settings)
+        audit = Audit(clock, settings.audit_log)
         accounts = Accounts(
             settings.state_path / "accounts.db",
             clock=clock,
@@ -273,20 +295,33 @@ async def _main_worker(settings: RouterFlags) -> AsyncIterator[MainWorker]:
                 accounts=accounts,
                 master_keys=master_keys,
                 made=made,
+                audit=audit,
             )
             watching = asyncio.create_task(main.cluster.watch())
+            noting = asyncio.create_task(_keep_last_used(accounts))
             main.rotation.resume()
             try:
                 yield main
             finally:
                 await main.rotation.close()
                 watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+                noting.cancel()
+                await asyncio.gather(watching, noting, return_exceptions=True)
                 await main.cluster.close()
         finally:
             accounts.close()
+            audit.close()
     finally:
         state.close()
+
+
+async def _keep_last_used(accounts: Accounts) -> None:
+    while True:
+        await asyncio.sleep(LAST_USED_SAVED_S)
+        try:
+            await asyncio.to_thread(accounts.save_last_used)
+        except DeltaError as exc:
+            log.warning("the last use of keys could not be written; trying again", code=exc.code)
 
 
 # -- the embedded worker ---------------------------------------------------------------
@@ -318,6 +353,7 @@ async def _embedded(settings: ServeSettings, main: MainWorker, lost: asyncio.Eve
             clock=clock,
             lease=PresentLease(_AlwaysHolds(), presence),
             options=node_options(settings),
+            audit=main.audit,
         )
         await main.cluster.admit(
             MemberInfo(

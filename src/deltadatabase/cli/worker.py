@@ -10,6 +10,7 @@ from deltadatabase.cli.running import address_text, clock, node_options, run, tl
 from deltadatabase.cli.stores import open_configured_store
 from deltadatabase.clock import system_random
 from deltadatabase.settings import WorkerSettings
+from deltadatabase.telemetry.audit import Audit
 from deltadatabase.worker.server import WorkerOptions, WorkerServer
 
 
@@ -20,6 +21,7 @@ def run_worker(settings: WorkerSettings) -> int:
 
 async def _worker(settings: WorkerSettings, stop: asyncio.Event) -> None:
     secrets.worker_join_token(settings)  # An unusable one is better found now than at the first join.
+    audit = Audit(clock, settings.audit_log)
     server = WorkerServer(
         WorkerOptions(
             main_addr=address_text(settings.main_addr),
@@ -38,5 +40,9 @@ async def _worker(settings: WorkerSettings, stop: asyncio.Event) -> None:
         lambda: open_configured_store(settings, wait_s=settings.store_wait),
         clock=clock,
         random=system_random,
+        audit=audit,
     )
-    await server.run(stop)
+    try:
+        await server.run(stop)
+    finally:
+        audit.close()

@@ -14,12 +14,16 @@ from deltadatabase.auth.accounts import Accounts
 from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import DeltaError
 from deltadatabase.gateway import entity
+from deltadatabase.gateway.addresses import ClientAddresses
 from deltadatabase.gateway.asgi import ASGIApp
+from deltadatabase.gateway.auditing import RequestAudit
 from deltadatabase.gateway.edge import Edge
 from deltadatabase.gateway.ports import Cluster, Entities, Rotations, Schemas
 from deltadatabase.gateway.routes import admin, documentation, health, keys, schemas, session
 from deltadatabase.gateway.routes import rotation as rotation_routes
 from deltadatabase.gateway.routes.access import NO_STORE
+from deltadatabase.settings import Network
+from deltadatabase.telemetry.audit import Audit
 
 
 class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +35,7 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
         body_timeout_s: time for a body of one MiB to arrive.
         public_schemas: anybody may read and list schemas.
         dev_mode: answer only to loopback host names and origins; ``Accounts`` gives the rights.
+        trusted_proxies: networks of the proxies whose ``X-Forwarded-For`` is believed.
     """
 
     version: str
@@ -38,6 +43,7 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
     body_timeout_s: float = limits.BODY_RECEIVE_TIMEOUT_S
     public_schemas: bool = False
     dev_mode: bool = False
+    trusted_proxies: tuple[Network, ...] = ()
 
 
 def create_app(
@@ -50,22 +56,25 @@ def create_app(
     *,
     clock: Clock,
     random: Random,
+    audit: Audit | None = None,
 ) -> ASGIApp:
-    """Build the ASGI application that serves every REST route."""
+    """Build the ASGI application that serves every REST route; without ``audit``, events are logged only."""
+    events = RequestAudit(audit or Audit(clock), accounts, ClientAddresses(options.trusted_proxies))
     return Edge(
         _framework(
             [
                 *health.handlers(cluster, options.version),
-                *session.handlers(accounts),
-                *keys.handlers(accounts),
+                *session.handlers(accounts, events),
+                *keys.handlers(accounts, events),
                 *schemas.handlers(
                     schema_port,
                     accounts,
+                    events,
                     body_bytes_max=options.body_bytes_max,
                     public=options.public_schemas,
                 ),
                 *admin.handlers(cluster, accounts),
-                *rotation_routes.handlers(rotation, accounts),
+                *rotation_routes.handlers(rotation, accounts, events),
                 *documentation.handlers(options.version, public_schemas=options.public_schemas),
             ]
         ),
@@ -75,6 +84,7 @@ def create_app(
         random=random,
         local_only=options.dev_mode,
         body_timeout_s=options.body_timeout_s,
+        witness=events.failed,
     )
 
 

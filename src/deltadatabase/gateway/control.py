@@ -26,6 +26,7 @@ from deltadatabase.model import MemberInfo, MemberState, StoreSight
 from deltadatabase.rpc.convert import decode_store_report
 from deltadatabase.rpc.pb import main_worker_pb2 as pb
 from deltadatabase.rpc.pb import main_worker_pb2_grpc as pb_grpc
+from deltadatabase.telemetry.audit import Action, Audit, Outcome
 from deltadatabase.telemetry.logging import get_logger
 
 NAME_BYTES_MAX: Final = 253
@@ -53,6 +54,7 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         dial: opens the data link to an admitted worker.
         process: serves gRPC clients.
         clock, random: time, and keys of data links.
+        audit: told who is admitted and who is not.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         process: Process,
         clock: Clock,
         random: Random,
+        audit: Audit,
     ) -> None:
         self._cluster = cluster
         self._admissions = admissions
@@ -71,6 +74,7 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         self._process = process
         self._clock = clock
         self._random = random
+        self._audit = audit
 
     async def Process(  # noqa: N802  # the service's own name
         self, request: pb.ProcessRequest, context: ClientContext
@@ -94,11 +98,9 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
             # The server ends. gRPC would write a stack trace past our log; nothing runs after this.
             log.debug("stream was cut", worker_id=worker_id)
         except TimeoutError:
-            log.warning("worker did not finish joining in time", worker_id=worker_id, peer=context.peer())
+            self._refused(context, worker_id, "timeout", "it did not finish joining in time")
         except DeltaError as exc:
-            log.warning(
-                "worker refused", worker_id=worker_id, peer=context.peer(), code=exc.code, detail=exc.detail
-            )
+            self._refused(context, worker_id, exc.code, exc.detail)
             await _send(
                 context,
                 pb.MainMessage(
@@ -137,14 +139,26 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         )
         admitted = self._admissions.admit(agreed, asked.backend, proof, link_key=link_key)
         await _send(context, pb.MainMessage(admitted=admitted))
-        log.info(
-            "worker admitted",
-            worker_id=asked.worker_id,
-            peer=context.peer(),
+        self._audit.event(
+            Action.WORKER_ADMITTED,
+            Outcome.OK,
+            principal=asked.worker_id,
+            address=context.peer(),
             version=asked.version,
             proven=challenge.proof_required,
         )
         return admission
+
+    def _refused(self, context: Stream, worker_id: str, code: str, detail: str) -> None:
+        """Strangers can cause this as often as they like: the audit log decides what is written."""
+        self._audit.event(
+            Action.WORKER_REFUSED,
+            Outcome.REFUSED,
+            principal=worker_id,
+            address=context.peer(),
+            code=code,
+            detail=detail,
+        )
 
     def _expiry_s(self) -> float:
         return self._clock.monotonic_s() + self._admissions.ttl_s
@@ -246,7 +260,12 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
                     agreed = None  # A proof counts once.
                     admission.expires_s = self._expiry_s()
                     outbox.put_nowait(pb.MainMessage(admitted=admitted))
-                    log.info("worker renewed its admission", worker_id=admission.asked.worker_id)
+                    self._audit.event(
+                        Action.WORKER_RENEWED,
+                        Outcome.OK,
+                        principal=admission.asked.worker_id,
+                        address=context.peer(),
+                    )
                 case "drain" if draining is None:
                     draining = asyncio.create_task(self._drain(instance_id, outbox))
                 case _:

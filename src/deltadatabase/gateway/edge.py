@@ -45,6 +45,8 @@ class Exchange(NamedTuple):
 
 
 EntityHandler = Callable[[Exchange], Awaitable[Answer]]
+Witness = Callable[[DeltaError, Scope, str], None]
+"""Is told of each error that a request ends with, and of the request's id."""
 
 
 def exchange_of(scope: object) -> Exchange:
@@ -63,6 +65,7 @@ class Edge:
         entity_prefix: such as ``/entity/``.
         local_only: refuse what a foreign web page may have sent (dev mode).
         body_timeout_s: time for a body of one MiB.
+        witness: hears of errors, for the audit log.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Edge:
         random: Random,
         local_only: bool,
         body_timeout_s: float,
+        witness: Witness | None = None,
     ) -> None:
         self._app = app
         self._entity = entity
@@ -83,6 +87,7 @@ class Edge:
         self._random = random
         self._local_only = local_only
         self._body_timeout_s = body_timeout_s
+        self._witness = witness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -99,6 +104,8 @@ class Edge:
         except DeltaError as exc:
             if isinstance(exc, Internal):
                 _log.error("internal error", error=exc, request_id=reply.request_id)
+            if self._witness is not None:
+                self._witness(exc, scope, reply.request_id)
             answer = problem(exc, reply.request_id)
         except Exception as exc:  # noqa: BLE001 - the last resort: a client always gets an answer
             # The log shows its class only: the message may hold anything, a document included.

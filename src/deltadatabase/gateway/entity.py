@@ -70,7 +70,10 @@ class EntityHandler:
         return _document(result)
 
     async def _put(self, schema_id: str, exchange: Exchange) -> Answer:
-        documents = split_documents(await exchange.read_body(self._body_bytes_max))
+        body = await exchange.read_body(self._body_bytes_max)
+        # The key may have ended while the body arrived.
+        self._accounts.confirm(exchange.head.authorization)
+        documents = split_documents(body)
         for key in documents:
             check_entity_key(key)
         results = await self._entities.put(schema_id, documents, request_id=exchange.request_id)

@@ -165,7 +165,8 @@ OPERATIONS: Final = (
         "GET", "/api/keys", "Access", "List API keys", "admin", list[KeyInfo],
         answer_example=[{
             "id": "a1b2c3d4e5f6a7b8", "name": "ci-deploy", "key_hash": "…", "permissions": ["read", "write"],
-            "created_at": "2026-02-25T09:00:00.000Z", "expires_at": None, "enabled": True,
+            "created_at": "2026-02-25T09:00:00.000Z", "expires_at": None,
+            "last_used_at": "2026-02-26T08:30:00.000Z", "enabled": True,
         }],
     ),
     Operation(
@@ -177,7 +178,11 @@ OPERATIONS: Final = (
             "permissions": ["read", "write"], "created_at": "2026-02-25T09:00:00.000Z",
             "expires_at": "2026-03-04T09:00:00.000Z",
         },
-        note="The secret is shown this once. 'schemas' limits the key, such as [\"chat.*\"].",
+        note=(
+            "The secret is shown this once. 'schemas' limits the key, such as [\"chat.*\"]; 'rate_per_s' "
+            "(1 to 100000) limits its requests and those of its sessions, with as many at once after a "
+            "second without any. Beyond it: 429."
+        ),
     ),
     Operation(
         "DELETE", "/api/keys/{key_id}", "Access", "Delete an API key and its sessions", "admin", Status,
@@ -280,7 +285,7 @@ _PUBLIC_SCHEMAS: Final = frozenset({("GET", "/schema/{schema_id}"), ("GET", "/ad
 def _operation(operation: Operation) -> _Json:
     statuses = {*operation.errors, 431, 500}
     if operation.permission is not None:
-        statuses |= {401, 403} if operation.permission != "any" else {401}
+        statuses |= {401, 403, 429} if operation.permission != "any" else {401, 429}
     described: _Json = {
         "operationId": _operation_id(operation),
         "tags": [operation.tag],
@@ -373,7 +378,7 @@ _MEANING: Final = {
     408: "The request did not arrive in time.",
     409: "It contradicts the present state, such as a stored template that is no valid JSON Schema.",
     413: "Larger than the limit.",
-    429: "Too many failed logins; see Retry-After.",
+    429: "Too many failed logins, or more requests than the key may make; see Retry-After.",
     431: "The headers are larger than the limit.",
     500: "`integrity`: the stored object is damaged or was tampered with.",
     503: "Not served now, and certainly nothing was changed; see Retry-After.",

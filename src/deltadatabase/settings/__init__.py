@@ -29,6 +29,7 @@ from deltadatabase.settings.programs import (
 )
 from deltadatabase.settings.values import (
     Address,
+    Network,
     Secret,
     format_duration,
     format_size,
@@ -46,6 +47,7 @@ __all__ = [
     "Flag",
     "LogFlags",
     "MainSettings",
+    "Network",
     "OperatorFlags",
     "ProcessFlags",
     "RotateSettings",

@@ -18,10 +18,12 @@ from deltadatabase.errors import StartupError
 from deltadatabase.settings.values import (
     Secret,
     format_duration,
+    format_networks,
     format_size,
     parse_address,
     parse_bool,
     parse_duration,
+    parse_networks,
     parse_size,
 )
 
@@ -81,6 +83,7 @@ INT: Final = Kind("N", _parse_int, empty=0)
 DURATION: Final = Kind("DURATION", parse_duration, format_duration, empty=0.0)
 SIZE: Final = Kind("SIZE", parse_size, format_size, empty=0)
 ADDRESS: Final = Kind("HOST:PORT", parse_address)
+NETWORKS: Final = Kind("CIDRS", parse_networks, format_networks, empty=())
 PATH: Final = Kind("PATH", _parse_path)
 SECRET: Final = Kind("SECRET", Secret)
 

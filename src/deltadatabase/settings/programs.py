@@ -16,6 +16,7 @@ from deltadatabase.settings.flags import (
     BOOL,
     DURATION,
     INT,
+    NETWORKS,
     PATH,
     SECRET,
     SIZE,
@@ -23,7 +24,7 @@ from deltadatabase.settings.flags import (
     choice,
     flag,
 )
-from deltadatabase.settings.values import Address, Secret, format_duration, format_size
+from deltadatabase.settings.values import Address, Network, Secret, format_duration, format_size
 
 STATE_FOLDER = "_state"
 SHARED_FS = "./shared/db"
@@ -107,6 +108,12 @@ class ProcessFlags(LogFlags):
         "longest time from SIGTERM to the end",
         at_least=0.1,
     )
+    audit_log: Path | None = flag(
+        "audit-log",
+        PATH,
+        "",
+        "file that audit events are appended to as JSON lines; they are in the log in any case",
+    )
     tls: TlsFlags = TlsFlags()
     s3: S3Flags = S3Flags()
     #: Remarks on the given flags, to be logged as warnings.
@@ -188,6 +195,13 @@ class RouterFlags(ProcessFlags):
     )
     public_schemas: bool = flag(
         "public-schemas", BOOL, "false", "serve GET /schema/{id} and GET /admin/schemas without a token"
+    )
+    trusted_proxies: tuple[Network, ...] = flag(
+        "trusted-proxies",
+        NETWORKS,
+        "",
+        "proxies whose X-Forwarded-For tells clients' addresses, for the audit log and the login throttle",
+        default_note="none: the header is ignored",
     )
     dev: bool = flag("dev", BOOL, "false", "no authentication; on a loopback address without admin key only")
     go_entity_cache_size: str = flag(

@@ -39,6 +39,9 @@ _SIZE: Final = re.compile(r"([0-9]{1,15}) ?([A-Za-z]{0,3})")
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,252})")
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 class Secret:
     """Text that shows itself only when asked: ``repr``, ``str`` and ``format`` hide it.
 
@@ -167,6 +170,23 @@ def format_size(size_bytes: int) -> str:
         if size_bytes and size_bytes % unit_bytes == 0:
             return f"{size_bytes // unit_bytes}{unit}"
     return str(size_bytes)
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Read a comma-separated list of networks such as ``10.0.0.0/8``, or single addresses.
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in text.split(","))
+    except ValueError:
+        raise ValueError("not a list of networks such as 10.0.0.0/8,fd00::/8") from None
+
+
+def format_networks(networks: tuple[Network, ...]) -> str:
+    """Write networks as ``parse_networks`` reads them."""
+    return ",".join(map(str, networks))
 
 
 def parse_bool(text: str) -> bool:

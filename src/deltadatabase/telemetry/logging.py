@@ -90,6 +90,8 @@ def configure(level: str, format: str, *, stream: TextIO | None = None, colour: 
     chosen = logging.getLevelNamesMapping()[level.upper()]
     root.setLevel(logging.INFO if debugging else max(chosen, logging.WARNING))
     logging.getLogger(_OURS).setLevel(chosen)
+    # Who was refused is asked afterwards, when it is too late to raise the level.
+    logging.getLogger(f"{_OURS}.audit").setLevel(min(chosen, logging.INFO))
     logging.raiseExceptions = debugging  # a closed stderr is no reason to write to it
 
 

@@ -1,4 +1,4 @@
-"""The security event that a damaged or forged entity is, in the log."""
+"""The security event that a damaged or forged entity is, in the audit log."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Final, final
 
 from deltadatabase.clock import Clock
 from deltadatabase.model import Command
-from deltadatabase.telemetry.logging import get_logger
+from deltadatabase.telemetry.audit import Action, Audit, Outcome
 
 SAY_AGAIN_S: Final = 60.0
 NAMES_MAX: Final = 1000
 
-log = get_logger(__name__)
-
 
 @final
 class IntegrityAlarm:
-    """Logs each entity that fails its integrity check, at most once a minute.
+    """Tells of each entity that fails its integrity check, at most once a minute.
 
     The entity's key is left out, because keys may be personal data: the request id leads to who
     asked, and a scrub names what is damaged.
 
     Args:
         clock: monotonic time.
+        audit: where it is told.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, audit: Audit) -> None:
         self._clock = clock
+        self._audit = audit
         self._said: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def raised(self, command: Command) -> None:
@@ -41,10 +41,11 @@ class IntegrityAlarm:
         self._said.move_to_end(name)
         if len(self._said) > NAMES_MAX:
             self._said.popitem(last=False)
-        log.error(
-            "security event: a stored entity fails its integrity check",
+        self._audit.event(
+            Action.INTEGRITY_FAILURE,
+            Outcome.FAILED,
+            request_id=command.request_id,
             code="integrity",
             schema_id=command.schema_id,
             shard=command.shard,
-            request_id=command.request_id,
         )

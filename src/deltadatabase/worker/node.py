@@ -19,6 +19,7 @@ from deltadatabase.schema.validator import CompiledSchema, compile_schema
 from deltadatabase.storage.base import Store
 from deltadatabase.storage.database import reserve_epochs, retire_key
 from deltadatabase.storage.paths import FILES
+from deltadatabase.telemetry.audit import Audit
 from deltadatabase.worker.alarm import IntegrityAlarm
 from deltadatabase.worker.cache import Cache
 from deltadatabase.worker.commit import Committer
@@ -56,6 +57,7 @@ class Node:
         clock: time.
         lease: whether writes may be issued now.
         options: tunable parts.
+        audit: hears of damaged entities; None: they are in the log only.
         key_missing: told when an entity's master key is not in the keyring; a newer one may have it.
     """
 
@@ -68,6 +70,7 @@ class Node:
         clock: Clock,
         lease: Lease,
         options: NodeOptions,
+        audit: Audit | None = None,
         key_missing: Callable[[], None] = lambda: None,
     ) -> None:
         self._key_missing = key_missing
@@ -80,7 +83,7 @@ class Node:
         self._store = store
         self._clock = clock
         self._lease = lease
-        self._alarm = IntegrityAlarm(clock)
+        self._alarm = IntegrityAlarm(clock, audit or Audit(clock))
         self._sidecar = (
             MetaSidecar(store, lambda sealed: sealer().meta_json(sealed)) if options.meta_sidecar else None
         )

@@ -18,6 +18,7 @@ from deltadatabase.rpc import channels
 from deltadatabase.rpc.channels import Tls
 from deltadatabase.rpc.exchange import ExchangeService
 from deltadatabase.storage.base import Store
+from deltadatabase.telemetry.audit import Audit
 from deltadatabase.telemetry.logging import get_logger
 from deltadatabase.worker.membership import (
     Applicant,
@@ -78,6 +79,7 @@ class WorkerServer:
         options: how it runs.
         open_store: opens the store, waiting for it as long as configured. Raises StartupError.
         clock, random: time and randomness.
+        audit: hears of damaged entities; None: they are in the log only.
     """
 
     def __init__(
@@ -87,7 +89,9 @@ class WorkerServer:
         *,
         clock: Clock,
         random: Random,
+        audit: Audit | None = None,
     ) -> None:
+        self._audit = audit
         self._options = options
         self._open_store = open_store
         self._clock = clock
@@ -229,6 +233,7 @@ class WorkerServer:
                 clock=self._clock,
                 lease=PresentLease(self._lease, self._presence),
                 options=self._options.node,
+                audit=self._audit,
                 key_missing=lambda: self._key_missing(),
             )
             self._store_open.set()

@@ -167,3 +167,20 @@ def test_a_directory_in_its_place_is_one_clear_error(path: Path) -> None:
     path.chmod(0o755)
     assert refused(path).code == "state_unusable"
     assert stat.S_IMODE(path.stat().st_mode) == 0o755
+
+
+def test_a_damaged_file_of_version_1_is_refused_and_not_migrated(path: Path) -> None:
+    old = bytearray((Path(__file__).parents[2] / "vectors" / "accounts-v1.db").read_bytes())
+    for start in range(4096, len(old), 4096):
+        old[start : start + 64] = b"\xff" * 64
+    path.write_bytes(old)
+    assert "damaged" in refused(path).detail
+    # The header's user_version (SQLite file format, section 1.3): still 1.
+    assert path.read_bytes()[60:64] == (1).to_bytes(4, "big")
+
+
+def test_the_last_use_of_a_key_is_noted(file: AccountFile) -> None:
+    file.add_key(KEY)
+    file.set_last_used({"k1": 5, "gone": 6})
+    ((found,), _) = file.load()
+    assert found.last_used_ms == 5

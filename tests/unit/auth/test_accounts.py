@@ -14,7 +14,15 @@ from deltadatabase.auth.account_file import AccountFile, StoredSession
 from deltadatabase.auth.accounts import SESSIONS_PER_KEY_MAX, Accounts
 from deltadatabase.auth.policy import Permission
 from deltadatabase.auth.throttle import FAILURES_MAX, WINDOW_S
-from deltadatabase.errors import Invalid, NotFound, RateLimited, StartupError, Unauthenticated, Unavailable
+from deltadatabase.errors import (
+    Invalid,
+    NotFound,
+    RateLimited,
+    StartupError,
+    StoreFull,
+    Unauthenticated,
+    Unavailable,
+)
 
 ADMIN_KEY = "the-admin-key-of-this-test"
 START_MS = 1_700_000_000_000
@@ -179,6 +187,7 @@ def test_answers_have_the_documented_fields(accounts: Accounts) -> None:
             "permissions": ["read", "write"],
             "created_at": "2023-11-14T22:13:20.000Z",
             "expires_at": "2023-11-15T22:13:20.000Z",
+            "last_used_at": None,
             "enabled": True,
         }
     ]
@@ -514,3 +523,205 @@ def test_no_token_is_in_the_file(accounts: Accounts, path: Path) -> None:
     for secret in (created.secret, session.token, ADMIN_KEY):
         assert secret.encode() not in stored
     assert hashlib.sha256(ADMIN_KEY.encode()).digest() not in stored
+
+
+# Last use
+
+
+def used(accounts: Accounts) -> list[str | None]:
+    return [key.last_used_at for key in accounts.list_keys()]
+
+
+def on_disk(path: Path) -> list[int | None]:
+    """What another connection could read; the owner's lock is exclusive, so look at a copy."""
+    copy = path.with_suffix(".copy")
+    for suffix in ("", "-wal"):
+        source = Path(f"{path}{suffix}")
+        if source.exists():
+            Path(f"{copy}{suffix}").write_bytes(source.read_bytes())
+    with closing(sqlite3.connect(copy)) as connection:
+        return [row[0] for row in connection.execute("SELECT last_used_ms FROM keys ORDER BY rowid")]
+
+
+def test_the_list_tells_when_a_key_or_its_session_was_last_presented(
+    accounts: Accounts, clock: FakeClock
+) -> None:
+    created = accounts.create_key("ada", ["read"])
+    accounts.create_key("idle", ["read"])
+    assert used(accounts) == [None, None]
+    accounts.authenticate(bearer(created.secret))
+    assert used(accounts) == ["2023-11-14T22:13:20.000Z", None]
+    clock.now_ms += 1000
+    token = accounts.login(created.secret, None, "").token
+    clock.now_ms += 1000
+    accounts.authenticate(bearer(token))
+    assert used(accounts) == ["2023-11-14T22:13:22.000Z", None]
+    with pytest.raises(Unauthenticated):
+        accounts.authenticate(bearer(created.secret + "x"))
+    assert used(accounts) == ["2023-11-14T22:13:22.000Z", None]
+
+
+def test_a_request_writes_nothing_and_the_last_use_is_saved_later(
+    accounts: Accounts, path: Path, clock: FakeClock
+) -> None:
+    created = accounts.create_key("ada", ["read"])
+    accounts.authenticate(bearer(created.secret))
+    assert on_disk(path) == [None]
+    accounts.save_last_used()
+    assert on_disk(path) == [START_MS]
+    changes = accounts._file._connection.total_changes
+    accounts.save_last_used()
+    assert accounts._file._connection.total_changes == changes
+
+
+def test_the_last_use_survives_a_restart(start: Opener, clock: FakeClock) -> None:
+    accounts = start()
+    created = accounts.create_key("ada", ["read"])
+    clock.now_ms += 5000
+    accounts.authenticate(bearer(created.secret))
+    assert used(start()) == ["2023-11-14T22:13:25.000Z"]
+
+
+def test_a_failing_disk_loses_the_last_use_and_nothing_else(start: Opener) -> None:
+    accounts = start()
+    created = accounts.create_key("ada", ["read"])
+    accounts.authenticate(bearer(created.secret))
+    accounts._file._connection.execute("PRAGMA query_only = 1").close()
+    with pytest.raises(StoreFull):
+        accounts.save_last_used()
+    assert used(accounts) == ["2023-11-14T22:13:20.000Z"]
+    accounts.close()
+    restarted = start()
+    assert used(restarted) == [None]
+    restarted.authenticate(bearer(created.secret))
+
+
+# A key's own rate
+
+
+def allowed(accounts: Accounts, token: str, tries: int) -> int:
+    count = 0
+    for _ in range(tries):
+        try:
+            accounts.authenticate(bearer(token))
+        except RateLimited as exc:
+            assert exc.retry_after_s is not None and 0 < exc.retry_after_s <= 1
+        else:
+            count += 1
+    return count
+
+
+def test_a_keys_own_rate_holds_for_it_and_all_its_sessions(accounts: Accounts, clock: FakeClock) -> None:
+    created = accounts.create_key("ada", ["read"], rate_per_s=10)
+    assert shown(created)["rate_per_s"] == shown(accounts.list_keys())[0]["rate_per_s"] == 10
+    one, other = (accounts.login(created.secret, None, "").token for _ in range(2))
+    clock.now_ms += 1000
+    assert (
+        allowed(accounts, one, 4) + allowed(accounts, other, 4) + allowed(accounts, created.secret, 4) == 10
+    )
+    with pytest.raises(RateLimited):
+        accounts.login(created.secret, None, "")
+    clock.now_ms += 300
+    assert allowed(accounts, other, 9) == 3
+    clock.now_ms += 3_600_000
+    assert allowed(accounts, other, 99) == 10
+
+
+def test_a_rate_slows_nobody_else(accounts: Accounts) -> None:
+    slow, free = accounts.create_key("slow", ["read"], rate_per_s=1), accounts.create_key("free", ["read"])
+    twin = accounts.create_key("twin", ["read"], rate_per_s=1)
+    assert allowed(accounts, slow.secret, 5) == 1
+    assert allowed(accounts, twin.secret, 5) == 1
+    assert allowed(accounts, free.secret, 50) == allowed(accounts, ADMIN_KEY, 50) == 50
+
+
+def test_a_rate_holds_after_a_restart_too(start: Opener, clock: FakeClock) -> None:
+    accounts = start()
+    created = accounts.create_key("ada", ["read"], rate_per_s=2)
+    token = accounts.login(created.secret, None, "").token
+    accounts = start()
+    assert allowed(accounts, token, 5) == 2
+    assert shown(accounts.list_keys())[0]["rate_per_s"] == 2
+
+
+def test_asking_again_of_a_counted_request_is_not_counted(accounts: Accounts) -> None:
+    created = accounts.create_key("ada", ["read"], rate_per_s=1)
+    accounts.authenticate(bearer(created.secret))
+    for _ in range(5):
+        assert accounts.confirm(bearer(created.secret)).key_id == created.id
+
+
+@pytest.mark.parametrize("rate", [0, -1, 100_001, 10**30])
+def test_a_rate_that_makes_no_sense_is_refused(accounts: Accounts, rate: int) -> None:
+    with pytest.raises(Invalid):
+        accounts.create_key("ada", ["read"], rate_per_s=rate)
+    assert accounts.list_keys() == []
+
+
+def test_an_unlimited_key_says_nothing_of_a_rate(accounts: Accounts) -> None:
+    assert "rate_per_s" not in shown(accounts.create_key("ada", ["read"]))
+    assert "rate_per_s" not in shown(accounts.list_keys())[0]
+
+
+# The end of a key is final
+
+
+def test_a_deleted_or_expired_admin_key_changes_nothing_any_more(
+    accounts: Accounts, clock: FakeClock
+) -> None:
+    deleted, expiring = accounts.create_key("d", ["admin"]), accounts.create_key("e", ["admin"], "1h")
+    both = [accounts.authenticate(bearer(key.secret)) for key in (deleted, expiring)]
+    victim = accounts.create_key("victim", ["read"], by=both[0])
+    accounts.delete_key(deleted.id)
+    clock.now_ms += HOUR_MS
+    for principal in both:
+        with pytest.raises(Unauthenticated):
+            accounts.create_key("heir", ["admin"], by=principal)
+        with pytest.raises(Unauthenticated):
+            accounts.delete_key(victim.id, by=principal)
+    assert [key.name for key in accounts.list_keys()] == ["e", "victim"]
+    admin = accounts.authenticate(bearer(ADMIN_KEY))
+    accounts.delete_key(victim.id, by=admin)
+
+
+def test_asking_again_finds_a_key_gone(accounts: Accounts) -> None:
+    created = accounts.create_key("ada", ["read"])
+    token = accounts.login(created.secret, None, "").token
+    accounts.delete_key(created.id)
+    for gone in (created.secret, token, None, "x"):
+        with pytest.raises(Unauthenticated):
+            accounts.confirm(bearer(gone) if gone else None)
+
+
+def test_one_ipv6_network_is_one_source_of_failed_logins(accounts: Accounts) -> None:
+    for number in range(FAILURES_MAX):
+        with pytest.raises(Unauthenticated):
+            accounts.login(f"{number}-wrong", None, f"2001:db8::{number:x}")
+    with pytest.raises(RateLimited):
+        accounts.login("another", None, "2001:db8::ffff")
+    with pytest.raises(Unauthenticated):
+        accounts.login("another", None, "2001:db8:0:1::1")
+
+
+# A file of version 1
+
+
+def test_a_file_of_version_1_keeps_its_keys_and_sessions(path: Path, start: Opener) -> None:
+    path.write_bytes((Path(__file__).parents[2] / "vectors" / "accounts-v1.db").read_bytes())
+    ada, ops, session, admin_session = (
+        "dk_Ah1WIj-rQJPZaRMdLPcdckFtEaoNhdXNNXR101C02IA",
+        "dk_B2lbCZImvJSvFyKbZCIeagTigpKt5wgy-I3GhktcpMk",
+        "ds_Ypls2DwXh69YC_L4bo3sWUJ7z4U5NIV7fcPVyTM3aYk",
+        "ds_CIU-0R_SRc2Ebsnufxeks90ety1JYJDiPhyiacSbAfY",
+    )
+    for _ in range(2):
+        accounts = start(admin_key="the-admin-key-of-this-test")
+        assert accounts.authenticate(bearer(ada)).schemas == ("chat.*", "users")
+        assert accounts.authenticate(bearer(ops)).is_admin
+        assert accounts.authenticate(bearer(session)).key_id == "6ae7946fa77c68d6"
+        assert accounts.authenticate(bearer(admin_session)).key_id == "admin"
+    assert used(accounts) == ["2023-11-14T22:13:20.000Z"] * 2
+    limited = accounts.create_key("new", ["read"], rate_per_s=3)
+    accounts = start(admin_key="the-admin-key-of-this-test")
+    assert shown(accounts.list_keys())[2]["rate_per_s"] == 3
+    assert accounts.authenticate(bearer(limited.secret)).client_id == "new"

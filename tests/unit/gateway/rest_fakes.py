@@ -37,8 +37,11 @@ class TestClock:
     def monotonic_s(self) -> float:
         return self._monotonic_s
 
+    def pass_s(self, seconds: float) -> None:
+        self._monotonic_s += seconds
+
     def forget_failed_logins(self) -> None:
-        self._monotonic_s += 3600.0
+        self.pass_s(3600.0)
 
 
 class CountingRandom:

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from deltadatabase.auth.accounts import Accounts
+from deltadatabase.gateway.auditing import RequestAudit
 from deltadatabase.gateway.entity import METHODS, PREFIX
 from deltadatabase.gateway.openapi import OPERATIONS, document
 from deltadatabase.gateway.routes import admin, documentation, health, keys, rotation, schemas, session
@@ -13,13 +14,14 @@ UNDESCRIBED = {("GET", "/"), ("GET", "/docs")}
 
 
 def routed(database: FakeDatabase, accounts: Accounts) -> set[tuple[str, str]]:
+    events = object.__new__(RequestAudit)  # never told
     handlers = [
         *health.handlers(database, "1"),
-        *session.handlers(accounts),
-        *keys.handlers(accounts),
-        *schemas.handlers(database, accounts, body_bytes_max=1, public=False),
+        *session.handlers(accounts, events),
+        *keys.handlers(accounts, events),
+        *schemas.handlers(database, accounts, events, body_bytes_max=1, public=False),
         *admin.handlers(database, accounts),
-        *rotation.handlers(database.rotation, accounts),
+        *rotation.handlers(database.rotation, accounts, events),
         *documentation.handlers("1", public_schemas=False),
     ]
     found = {(method, PREFIX + "{schema_id}") for method in METHODS if method != "HEAD"}

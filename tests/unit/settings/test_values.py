@@ -8,10 +8,12 @@ from deltadatabase.settings.values import (
     Address,
     Secret,
     format_duration,
+    format_networks,
     format_size,
     parse_address,
     parse_bool,
     parse_duration,
+    parse_networks,
     parse_size,
 )
 
@@ -177,3 +179,15 @@ def test_a_secret_hides_itself():
     assert hash(secret) == hash(Secret("hunter2"))
     assert secret != "hunter2"
     assert not hasattr(secret, "__dict__")
+
+
+def test_networks():
+    networks = parse_networks("10.0.0.0/8, fd00::/8,192.0.2.7")
+    assert format_networks(networks) == "10.0.0.0/8,fd00::/8,192.0.2.7/32"
+    assert parse_networks(format_networks(networks)) == networks
+
+
+@pytest.mark.parametrize("text", ["", ",", "10.0.0.1/8", "10.0.0.0/33", "proxy", "10.0.0.0/8;1.1.1.1", "*"])
+def test_what_is_no_list_of_networks(text):
+    with pytest.raises(ValueError, match="not a list of networks"):
+        parse_networks(text)

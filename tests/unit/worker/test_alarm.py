@@ -6,6 +6,7 @@ import pytest
 from support.clocks import FakeClock
 
 from deltadatabase.model import Command, Op
+from deltadatabase.telemetry.audit import Audit
 from deltadatabase.worker.alarm import NAMES_MAX, SAY_AGAIN_S, IntegrityAlarm
 
 
@@ -15,7 +16,7 @@ def get(key: str) -> Command:
 
 def test_each_entity_is_said_once_a_minute_without_its_key(capsys: pytest.CaptureFixture[str]) -> None:
     clock = FakeClock()
-    alarm = IntegrityAlarm(clock)
+    alarm = IntegrityAlarm(clock, Audit(clock))
     for key in ("ann@example.org", "ann@example.org", "bob@example.org"):
         alarm.raised(get(key))
     said = capsys.readouterr().out
@@ -27,7 +28,7 @@ def test_each_entity_is_said_once_a_minute_without_its_key(capsys: pytest.Captur
 
 
 def test_what_it_remembers_is_bounded() -> None:
-    alarm = IntegrityAlarm(FakeClock())
+    alarm = IntegrityAlarm(FakeClock(), Audit(FakeClock()))
     for number in range(NAMES_MAX + 10):
         alarm.raised(get(str(number)))
     assert len(alarm._said) == NAMES_MAX

@@ -9,7 +9,6 @@ import msgspec
 from litestar.connection import ASGIConnection, Request
 from litestar.handlers import BaseRouteHandler
 
-from deltadatabase import limits
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.auth.policy import Permission, Principal, require
 from deltadatabase.errors import Invalid
@@ -53,21 +52,27 @@ def guard(accounts: Accounts, permission: Permission | None) -> Guard:
     return check
 
 
-async def read_json(request: Request[Any, Any, Any], shape: type[T], *, empty: T | None = None) -> T:
-    """Read a small JSON body, whatever its content type says. Unknown members are ignored.
+async def authorized_body(request: AuthorizedRequest, accounts: Accounts, limit_bytes: int) -> bytes:
+    """Read the body of a request that a guard let pass, then ask again who sent it.
 
-    Args:
-        request: whose body it is.
-        shape: what it must be.
-        empty: what no body at all means; None: it is malformed.
+    The key may have ended while the body arrived, and its end is in force once it was answered.
+
+    Raises:
+        Unauthenticated: it has.
+        TooLarge, RequestTimeout, Invalid: the body.
+    """
+    exchange = exchange_of(request.scope)
+    body = await exchange.read_body(limit_bytes)
+    accounts.confirm(exchange.head.authorization)
+    return body
+
+
+def decode_json(body: bytes, shape: type[T]) -> T:
+    """Read JSON, whatever its content type says. Unknown members are ignored unless ``shape`` forbids.
 
     Raises:
         Invalid: ``malformed_json``, or ``wrong_shape`` with the place of the mistake.
-        TooLarge, RequestTimeout: the body.
     """
-    body = await exchange_of(request.scope).read_body(limits.API_BODY_BYTES_MAX)
-    if not body and empty is not None:
-        return empty
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as exc:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import msgspec
 from litestar import delete, get, post
 from litestar.handlers import HTTPRouteHandler
 
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.auth.policy import Permission
+from deltadatabase.gateway.auditing import RequestAudit, telling
 from deltadatabase.gateway.ports import Rotations
 from deltadatabase.gateway.rotation import RotationStatus
-from deltadatabase.gateway.routes.access import AuthorizedRequest, guard, read_json
+from deltadatabase.gateway.routes.access import AuthorizedRequest, authorized_body, decode_json, guard
+from deltadatabase.limits import API_BODY_BYTES_MAX
+from deltadatabase.telemetry.audit import Action
 
 
 class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -19,7 +24,7 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dry_run: bool = False
 
 
-def handlers(rotation: Rotations, accounts: Accounts) -> list[HTTPRouteHandler]:
+def handlers(rotation: Rotations, accounts: Accounts, events: RequestAudit) -> list[HTTPRouteHandler]:
     """Routes ``/admin/rotation``."""
     admin = [guard(accounts, Permission.ADMIN)]
 
@@ -29,11 +34,21 @@ def handlers(rotation: Rotations, accounts: Accounts) -> list[HTTPRouteHandler]:
 
     @post("/admin/rotation", status_code=202, guards=admin)
     async def begin_rotation(request: AuthorizedRequest) -> RotationStatus:
-        order = await read_json(request, Order, empty=Order())
-        return await (rotation.count() if order.dry_run else rotation.start())
+        body = await authorized_body(request, accounts, API_BODY_BYTES_MAX)
+        order = decode_json(body or b"{}", Order)
+        if order.dry_run:
+            return await rotation.count()
+        with told(request, "asked for"):
+            return await rotation.start()
 
     @delete("/admin/rotation", status_code=200, guards=admin)
-    async def pause_rotation() -> RotationStatus:
-        return await rotation.pause()
+    async def pause_rotation(request: AuthorizedRequest) -> RotationStatus:
+        with told(request, "paused"):
+            return await rotation.pause()
+
+    def told(request: AuthorizedRequest, step: str) -> AbstractContextManager[None]:
+        return telling(
+            lambda outcome: events.done(Action.KEYS_ROTATED, request, request.user, outcome, step=step)
+        )
 
     return [rotation_status, begin_rotation, pause_rotation]

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 from litestar import Response, delete, get, post, put
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.auth.policy import Permission, reaches
-from deltadatabase.gateway.edge import exchange_of
+from deltadatabase.gateway.auditing import RequestAudit, telling
 from deltadatabase.gateway.ports import Schemas
-from deltadatabase.gateway.routes.access import AuthorizedRequest, Guard, Status, guard
+from deltadatabase.gateway.routes.access import AuthorizedRequest, Guard, Status, authorized_body, guard
 from deltadatabase.storage.paths import check_schema_id
+from deltadatabase.telemetry.audit import Action
 
 
 def handlers(
-    schemas: Schemas, accounts: Accounts, *, body_bytes_max: int, public: bool
+    schemas: Schemas, accounts: Accounts, events: RequestAudit, *, body_bytes_max: int, public: bool
 ) -> list[HTTPRouteHandler]:
     """Routes ``/schema/{id}``, ``/schemas/{id}``, ``/admin/schemas`` and ``/api/schemas``.
 
     Args:
         schemas: where schemas are.
         accounts: who may do what.
+        events: hears of changes.
         body_bytes_max: limit of a schema's size.
         public: anybody may read and list schemas.
     """
@@ -38,9 +42,15 @@ def handlers(
         return await store(request, schema_id)
 
     async def store(request: AuthorizedRequest, schema_id: str) -> Status:
-        document = await exchange_of(request.scope).read_body(body_bytes_max)
-        await schemas.schema_put(schema_id, document)
+        document = await authorized_body(request, accounts, body_bytes_max)
+        with told(Action.SCHEMA_PUT, request, schema_id):
+            await schemas.schema_put(schema_id, document)
         return Status()
+
+    def told(action: Action, request: AuthorizedRequest, schema_id: str) -> AbstractContextManager[None]:
+        return telling(
+            lambda outcome: events.done(action, request, request.user, outcome, schema_id=schema_id)
+        )
 
     @get("/schema/{schema_id:str}", guards=read_unless_public)
     async def get_schema(schema_id: FromPath[str]) -> Response[bytes]:
@@ -48,8 +58,9 @@ def handlers(
         return Response(result.document, media_type="application/json")
 
     @delete("/schema/{schema_id:str}", status_code=200, guards=write)
-    async def delete_schema(schema_id: FromPath[str]) -> Status:
-        await schemas.schema_delete(schema_id)
+    async def delete_schema(request: AuthorizedRequest, schema_id: FromPath[str]) -> Status:
+        with told(Action.SCHEMA_DELETED, request, schema_id):
+            await schemas.schema_delete(schema_id)
         return Status()
 
     @get("/admin/schemas", guards=read_unless_public)

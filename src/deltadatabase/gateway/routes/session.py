@@ -12,7 +12,11 @@ from litestar.handlers import HTTPRouteHandler
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.auth.contract import Session
 from deltadatabase.auth.policy import Permission
-from deltadatabase.gateway.routes.access import AuthorizedRequest, guard, read_json
+from deltadatabase.gateway.auditing import RequestAudit
+from deltadatabase.gateway.edge import exchange_of
+from deltadatabase.gateway.routes.access import AuthorizedRequest, decode_json, guard
+from deltadatabase.limits import API_BODY_BYTES_MAX
+from deltadatabase.telemetry.audit import Action
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -30,15 +34,18 @@ class Me(msgspec.Struct, frozen=True):
     is_admin: bool
 
 
-def handlers(accounts: Accounts) -> list[HTTPRouteHandler]:
+def handlers(accounts: Accounts, events: RequestAudit) -> list[HTTPRouteHandler]:
     """Routes ``/api/login`` and ``/api/me``."""
 
     @post("/api/login", status_code=200)
     async def login(request: Request[Any, Any, Any]) -> Session:
-        body = await read_json(request, Login)
-        address = request.client.host if request.client else ""
+        body = decode_json(await exchange_of(request.scope).read_body(API_BODY_BYTES_MAX), Login)
+        address = events.address(request)
         # Off the loop: an accepted login waits for the disk.
-        return await asyncio.to_thread(accounts.login, body.key, body.client_id, address)
+        session = await asyncio.to_thread(accounts.login, body.key, body.client_id, address)
+        principal = accounts.confirm(f"Bearer {session.token}")
+        events.done(Action.LOGIN, request, principal)
+        return session
 
     @get("/api/me", guards=[guard(accounts, None)])
     async def me(request: AuthorizedRequest) -> Me:

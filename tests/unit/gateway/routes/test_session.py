@@ -3,6 +3,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from deltadatabase.settings.values import parse_networks
 from unit.gateway.rest_fakes import ADMIN_KEY, Client
 
 ADMIN_LOGIN = msgspec.json.encode({"key": ADMIN_KEY})
@@ -62,3 +63,21 @@ async def test_dev_mode_needs_a_client_id_only(make_client: Callable[..., Client
     session = (await client("POST", "/api/login", b'{"client_id": "me"}', key=None)).json()
     assert (session["client_id"], session["permissions"]) == ("me", ["read", "write"])
     assert (await client("POST", "/api/login", b"{}", key=None)).status == 400
+
+
+async def test_behind_a_trusted_proxy_each_client_is_throttled_alone(
+    make_client: Callable[..., Client],
+) -> None:
+    async def statuses(client: Client, address: str, prefix: str) -> list[int]:
+        headers = [("x-forwarded-for", f"1.1.1.1, {address}")]
+        bodies = [f'{{"key": "{prefix}{number:04}-wrong"}}'.encode() for number in range(21)]
+        return [
+            (await client("POST", "/api/login", body, key=None, headers=headers)).status for body in bodies
+        ]
+
+    behind = make_client(trusted_proxies=parse_networks("127.0.0.0/8"))
+    assert await statuses(behind, "203.0.113.1", "aaaa") == [401] * 20 + [429]
+    assert await statuses(behind, "203.0.113.2", "bbbb") == [401] * 20 + [429]
+    # Without the flag whoever may write the header cannot escape with it.
+    assert await statuses(make_client(), "203.0.113.3", "cccc") == [401] * 20 + [429]
+    assert await statuses(make_client(), "203.0.113.4", "dddd") == [429] * 21
