@@ -42,7 +42,14 @@ def app(tmp_path: Path) -> Iterator[ASGIApp]:
     )
     options = GatewayOptions(version="1", body_bytes_max=LIMIT_BYTES, body_timeout_s=0.3)
     yield create_app(
-        database, database, database, accounts, options, clock=SystemClock(), random=system_random
+        database,
+        database,
+        database,
+        database.rotation,
+        accounts,
+        options,
+        clock=SystemClock(),
+        random=system_random,
     )
     accounts.close()
 

@@ -18,9 +18,10 @@ from deltadatabase.settings import (
     AdminKeySettings,
     Asked,
     DoctorSettings,
+    LogFlags,
     MainSettings,
-    OperatorFlags,
     ProcessFlags,
+    RotateSettings,
     ScrubSettings,
     ServeSettings,
     WorkerSettings,
@@ -28,6 +29,7 @@ from deltadatabase.settings import (
     load_admin_key,
     load_doctor,
     load_main,
+    load_rotate,
     load_scrub,
     load_serve,
     load_worker,
@@ -39,7 +41,7 @@ EXIT_REFUSED: Final = 2
 EXIT_INTERNAL: Final = 70
 
 _Server = TypeVar("_Server", bound=ProcessFlags)
-_Operator = TypeVar("_Operator", bound=OperatorFlags)
+_Operator = TypeVar("_Operator", bound=LogFlags)
 
 _log = get_logger(__name__)
 
@@ -60,6 +62,7 @@ _OVERVIEW: Final = """\
       admin-key   print the admin key that was made at the first start
       doctor      examine a store: what it guarantees, which keys fit, clock, disk, secrets
       scrub       verify every stored entity, rebuild meta files, set damage aside
+      rotate      exchange the master key while the service runs
 
     beside it:
       main-worker, proc-worker   the same as separate processes, for many workers and S3
@@ -114,6 +117,24 @@ _HELP: Final = {
             "deltadb doctor -s3-endpoint=http://rustfs:9000 -s3-bucket=delta-db",
         ),
     ),
+    "deltadb rotate": (
+        (
+            "Exchange the master key while the service runs: a running main worker makes the new key "
+            "readable on every worker, then primary, and seals every object anew; versions, ETags and "
+            "times stay. This command begins it, or goes on with it, and shows how far it is; ending it "
+            "changes nothing. A key that the state directory keeps is made there. A key that you give: "
+            "first give the new one as MASTER_KEY and the one in use as MASTER_KEY_PREVIOUS, in their "
+            "files or with a restart of the main worker. Exit code 0: done, it says which keys can be "
+            "retired now; 1: objects were met that no key opens; 2: it could not run, or was interrupted."
+        ),
+        RotateSettings,
+        (
+            "deltadb rotate",
+            "deltadb rotate -dry-run",
+            "DELTADB_KEY=… deltadb rotate -url https://db.example:8080 -tls-ca ca.pem",
+            "deltadb rotate -pause",
+        ),
+    ),
     "main-worker": (
         "Take REST requests and route each entity to the proc worker that owns it.",
         MainSettings,
@@ -166,8 +187,10 @@ def run_deltadb(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         return _operate("deltadb scrub", load_scrub, rest, environ, _run_scrub)
     if command == "doctor":
         return _operate("deltadb doctor", load_doctor, rest, environ, _run_doctor)
+    if command == "rotate":
+        return _operate("deltadb rotate", load_rotate, rest, environ, _run_rotate)
     print(
-        "deltadb: unknown command (commands: serve, admin-key, doctor, scrub; deltadb -h explains)",
+        "deltadb: unknown command (commands: serve, admin-key, doctor, scrub, rotate; deltadb -h explains)",
         file=sys.stderr,
     )
     return EXIT_REFUSED
@@ -215,6 +238,12 @@ def _run_doctor(settings: DoctorSettings) -> int:
     from deltadatabase.cli import doctor
 
     return doctor.run_doctor(settings)
+
+
+def _run_rotate(settings: RotateSettings) -> int:
+    from deltadatabase.cli import rotate
+
+    return rotate.run_rotate(settings)
 
 
 def _operate(

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from deltadatabase.auth.join import JoinPolicy, JoinToken
 from deltadatabase.cli import keyfiles
+from deltadatabase.cli.mainkeys import GivenKeys, KeptKeys, MainKeys, other_kept_keys
 from deltadatabase.clock import system_random
-from deltadatabase.crypto.keyring import Keyring, MasterKey
+from deltadatabase.crypto.keyring import MasterKey
 from deltadatabase.errors import StartupError
 from deltadatabase.settings import OperatorFlags, ProcessFlags, RouterFlags, WorkerSettings
 from deltadatabase.storage.paths import DATABASE_PATH
@@ -32,30 +33,23 @@ class Made:
     admin_key: Path | None = None
 
 
-def main_secrets(settings: RouterFlags) -> tuple[Keyring, str | None, Made]:
-    """Return the keyring, the admin key (None in dev mode) and where they are kept.
+def main_secrets(settings: RouterFlags) -> tuple[MainKeys, str | None, Made]:
+    """Return the source of master keys, the admin key (None in dev mode) and where they are kept.
 
     Raises:
         StartupError: a key or its file is unusable.
     """
     master_file: Path | None = None
+    keys: MainKeys
     if settings.master_key is not None:
-        primary = MasterKey.from_hex(settings.master_key.reveal())
+        keys = GivenKeys(settings.master_key, settings.master_key_previous)
     else:
-        master_file = settings.state_path / keyfiles.MASTER_KEY
+        keys = kept = KeptKeys(settings.state_path, system_random, on_made=_warn_of_new_key)
+        master_file = kept.file
         _refuse_new_key_for_old_data(settings, master_file)
-        text, created = keyfiles.load_or_create(
-            master_file, lambda: MasterKey.generate(system_random).reveal().hex()
-        )
-        primary = MasterKey.from_hex(text)
-        if created:
-            log.warning(
-                "a master key was made: back its file up, without it the data is lost", file=str(master_file)
-            )
+    keys.keyring()
+    if master_file is not None:
         _warn_if_open(master_file)
-    previous = []
-    if settings.master_key_previous is not None:
-        previous.append(MasterKey.from_hex(settings.master_key_previous.reveal()))
     admin_key: str | None = None
     admin_file: Path | None = None
     if settings.admin_key is not None:
@@ -64,7 +58,11 @@ def main_secrets(settings: RouterFlags) -> tuple[Keyring, str | None, Made]:
         admin_file = settings.state_path / keyfiles.ADMIN_KEY
         admin_key, _ = keyfiles.load_or_create(admin_file, lambda: system_random(32).hex())
         _warn_if_open(admin_file)
-    return Keyring(primary, previous), admin_key, Made(master_file, admin_file)
+    return keys, admin_key, Made(master_file, admin_file)
+
+
+def _warn_of_new_key(file: Path) -> None:
+    log.warning("a master key was made: back its file up, without it the data is lost", file=str(file))
 
 
 def _refuse_new_key_for_old_data(settings: RouterFlags, master_file: Path) -> None:
@@ -84,14 +82,13 @@ def known_keys(settings: OperatorFlags) -> list[MasterKey]:
     Raises:
         StartupError: a key or its file is unusable.
     """
-    texts = []
-    if settings.master_key is not None:
-        texts.append(settings.master_key.reveal())
-    elif (kept := keyfiles.load(settings.state_path / keyfiles.MASTER_KEY)) is not None:
-        texts.append(kept)
-    if settings.master_key_previous is not None:
-        texts.append(settings.master_key_previous.reveal())
-    return [MasterKey.from_hex(text) for text in texts]
+    given = (settings.master_key, settings.master_key_previous)
+    keys = [MasterKey.from_hex(secret.reveal()) for secret in given if secret is not None]
+    if settings.master_key is None:
+        if (kept := keyfiles.load(settings.state_path / keyfiles.MASTER_KEY)) is not None:
+            keys.insert(0, MasterKey.from_hex(kept))
+        keys += other_kept_keys(settings.state_path)
+    return keys
 
 
 def join_policy(settings: RouterFlags) -> JoinPolicy:

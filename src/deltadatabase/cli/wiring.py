@@ -15,6 +15,7 @@ from deltadatabase.auth.accounts import Accounts
 from deltadatabase.cli import secrets
 from deltadatabase.cli.announce import announce_main, announce_serve
 from deltadatabase.cli.children import LocalWorkers
+from deltadatabase.cli.mainkeys import MainKeys
 from deltadatabase.cli.running import address_text, clock, node_options, run, tls_of
 from deltadatabase.cli.stores import open_configured_store
 from deltadatabase.clock import system_random
@@ -28,6 +29,7 @@ from deltadatabase.gateway.forwarding import Router
 from deltadatabase.gateway.keys import Keys
 from deltadatabase.gateway.members import Cluster
 from deltadatabase.gateway.process import ClientCalls
+from deltadatabase.gateway.rotation import Rotation
 from deltadatabase.gateway.server import RestServer, TlsFiles
 from deltadatabase.gateway.state import ClusterState
 from deltadatabase.limits import HEARTBEAT_INTERVAL_S, LAST_USED_SAVED_S, TEMPLATE_POLL_S
@@ -162,17 +164,18 @@ class MainWorker:
         *,
         state: ClusterState,
         accounts: Accounts,
-        keyring: Keyring,
+        master_keys: MainKeys,
         made: secrets.Made,
         audit: Audit,
     ) -> None:
         self.settings = settings
         self.audit = audit
-        self.keys = Keys(keyring, settings.key_id)
+        self.keys = Keys(master_keys.keyring(), settings.key_id)
         self.made = made
         self.accounts = accounts
         self.router = Router(clock=clock, random=system_random)
         self.cluster = Cluster(self.router, state, clock=clock, random=system_random, keys=self.keys)
+        self.rotation = Rotation(self.keys, self.cluster, self.router, state.folder, master_keys, clock=clock)
         self.instance_id = system_random(8).hex()
 
     @asynccontextmanager
@@ -220,6 +223,7 @@ class MainWorker:
             self.router,
             self.router,
             self.cluster,
+            self.rotation,
             self.accounts,
             GatewayOptions(
                 version=__version__,
@@ -263,7 +267,7 @@ class MainWorker:
 async def _main_worker(settings: RouterFlags) -> AsyncIterator[MainWorker]:
     state = ClusterState(settings.state_path)
     try:
-        keyring, admin_key, made = secrets.main_secrets(settings)
+        master_keys, admin_key, made = secrets.main_secrets(settings)
         audit = Audit(clock, settings.audit_log)
         accounts = Accounts(
             settings.state_path / "accounts.db",
@@ -278,15 +282,17 @@ async def _main_worker(settings: RouterFlags) -> AsyncIterator[MainWorker]:
                 settings,
                 state=state,
                 accounts=accounts,
-                keyring=keyring,
+                master_keys=master_keys,
                 made=made,
                 audit=audit,
             )
             watching = asyncio.create_task(main.cluster.watch())
             noting = asyncio.create_task(_keep_last_used(accounts))
+            main.rotation.resume()
             try:
                 yield main
             finally:
+                await main.rotation.close()
                 watching.cancel()
                 noting.cancel()
                 await asyncio.gather(watching, noting, return_exceptions=True)

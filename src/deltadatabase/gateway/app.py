@@ -18,8 +18,9 @@ from deltadatabase.gateway.addresses import ClientAddresses
 from deltadatabase.gateway.asgi import ASGIApp
 from deltadatabase.gateway.auditing import RequestAudit
 from deltadatabase.gateway.edge import Edge
-from deltadatabase.gateway.ports import Cluster, Entities, Schemas
+from deltadatabase.gateway.ports import Cluster, Entities, Rotations, Schemas
 from deltadatabase.gateway.routes import admin, documentation, health, keys, schemas, session
+from deltadatabase.gateway.routes import rotation as rotation_routes
 from deltadatabase.gateway.routes.access import NO_STORE
 from deltadatabase.settings import Network
 from deltadatabase.telemetry.audit import Audit
@@ -49,6 +50,7 @@ def create_app(
     entity_port: Entities,
     schema_port: Schemas,
     cluster: Cluster,
+    rotation: Rotations,
     accounts: Accounts,
     options: GatewayOptions,
     *,
@@ -72,6 +74,7 @@ def create_app(
                     public=options.public_schemas,
                 ),
                 *admin.handlers(cluster, accounts),
+                *rotation_routes.handlers(rotation, accounts, events),
                 *documentation.handlers(options.version, public_schemas=options.public_schemas),
             ]
         ),

@@ -313,21 +313,6 @@ class Router:
             self._write_command(Op.DELETE, schema_id, key, if_match=if_match, request_id=request_id)
         )
 
-    async def key_of(self, schema_id: str, key: str) -> Result:
-        """Find out which master key seals an entity or its tombstone: ``found`` and ``key_id``."""
-        return await self._read(Command(op=Op.KEY_OF, schema_id=schema_id, key=key))
-
-    async def reseal(self, schema_id: str, key: str, key_id: bytes) -> Result:
-        """Have an entity or its tombstone sealed anew with the primary master key, whose id is given.
-
-        Repeating it changes nothing, so it is sent again whatever became of it before.
-
-        Raises:
-            Unavailable: ``key_unavailable``: its owner has another primary key, or cannot open it.
-            Corrupt: it fails its integrity check.
-        """
-        return await self._read(Command(op=Op.RESEAL, schema_id=schema_id, key=key, document=key_id))
-
     def _write_command(
         self,
         op: Op,
@@ -543,6 +528,31 @@ class Router:
     async def namespaces(self) -> tuple[str, ...]:
         """Return every schema id that holds an entity or has a schema, ascending."""
         return (await self.any_worker(Command(op=Op.NAMESPACES))).names
+
+    # -- master keys -------------------------------------------------------------------
+
+    async def object_names(self, after: str) -> tuple[str, ...]:
+        """One page of object names below ``files/``, those after ``after``; empty at the end."""
+        return (await self.any_worker(Command(op=Op.OBJECT_NAMES, key=after))).names
+
+    async def retire_key(self, key_id: str) -> bool:
+        """Note that a master key (id in hex) seals nothing any more; False: the database does not know it."""
+        return (await self.any_worker(Command(op=Op.RETIRE_KEY, key=key_id))).found
+
+    async def key_of(self, schema_id: str, key: str) -> Result:
+        """Find out which master key seals an entity or its tombstone: ``found`` and ``key_id``."""
+        return await self._read(Command(op=Op.KEY_OF, schema_id=schema_id, key=key))
+
+    async def reseal(self, schema_id: str, key: str, key_id: bytes) -> Result:
+        """Have an entity or its tombstone sealed anew with the primary master key, whose id is given.
+
+        Repeating it changes nothing, so it is sent again whatever became of it before.
+
+        Raises:
+            Unavailable: ``key_unavailable``: its owner has another primary key, or cannot open it.
+            Corrupt: it fails its integrity check.
+        """
+        return await self._read(Command(op=Op.RESEAL, schema_id=schema_id, key=key, document=key_id))
 
     async def _change_schema(self, command: Command) -> Result:
         # Raised after the store has the change and before the answer leaves, also where the

@@ -239,6 +239,10 @@ class Cluster:
                 self._doubted.pop(instance_id, None)
         self._close_or_reopen()
 
+    def present(self) -> int:
+        """Number of members."""
+        return len(self._members)
+
     def behind(self) -> Sequence[str]:
         """Worker ids of the members that do not work with the keyring in force yet."""
         return [m.info.worker_id for m in self._members.values() if not self._is_in_force(m.keyring)]

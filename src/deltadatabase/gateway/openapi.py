@@ -14,10 +14,12 @@ import msgspec
 from deltadatabase.auth.contract import CreatedKey, KeyInfo, Session
 from deltadatabase.errors import Issue
 from deltadatabase.gateway.problem import CONTENT_TYPE, TYPE_PREFIX
+from deltadatabase.gateway.rotation import RotationStatus
 from deltadatabase.gateway.routes.access import Status
 from deltadatabase.gateway.routes.admin import Store, Worker
 from deltadatabase.gateway.routes.health import Health, Ready
 from deltadatabase.gateway.routes.keys import NewKey
+from deltadatabase.gateway.routes.rotation import Order
 from deltadatabase.gateway.routes.session import Login, Me
 
 _Json = dict[str, Any]
@@ -197,6 +199,23 @@ OPERATIONS: Final = (
         "GET", "/admin/store", "Operation", "What the store guarantees, as probed at start", "admin", Store,
     ),
     Operation(
+        "GET", "/admin/rotation", "Operation", "How a rotation of the master key stands", "admin",
+        RotationStatus,
+    ),
+    Operation(
+        "POST", "/admin/rotation", "Operation", "Begin a rotation of the master key, or go on with one",
+        "admin", RotationStatus, (400, 408, 409, 413, 503), status=202, body=Order,
+        body_example={"dry_run": True},
+        note=(
+            "Works on in the main worker; GET tells how far it is, `deltadb rotate` shows it. With dry_run "
+            "it only counts how many objects each key seals. No body means {}."
+        ),
+    ),
+    Operation(
+        "DELETE", "/admin/rotation", "Operation", "Pause a rotation of the master key", "admin",
+        RotationStatus, (503,), note="POST goes on with it.",
+    ),
+    Operation(
         "GET", "/health", "Operation", "The process answers", None, Health,
         answer_example={"status": "ok", "version": "0.1.0"},
     ),
@@ -220,6 +239,7 @@ _PARAMETERS: Final = {
 def document(version: str, *, public_schemas: bool = False) -> _Json:
     """Build the OpenAPI document. ``public_schemas`` as in the gateway's options."""
     types = [Versions, Problem, Status, Session, Login, Me, NewKey, CreatedKey, KeyInfo, Worker, Store]
+    types += [Order, RotationStatus]
     _, components = msgspec.json.schema_components([*types, Health, Ready], ref_template=_REF)
     for component in components.values():
         component["description"] = _for_readers(component.get("description", ""))
@@ -356,7 +376,7 @@ _MEANING: Final = {
     403: "The credentials lack this right.",
     404: "It does not exist.",
     408: "The request did not arrive in time.",
-    409: "`template_invalid`: the stored template is not a valid JSON Schema. Nothing was stored.",
+    409: "It contradicts the present state, such as a stored template that is no valid JSON Schema.",
     413: "Larger than the limit.",
     429: "Too many failed logins, or more requests than the key may make; see Retry-After.",
     431: "The headers are larger than the limit.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from deltadatabase.gateway.rotation import RotationStatus
 from deltadatabase.model import MemberInfo, ReadinessCheck, Result, StoreReport
 
 
@@ -60,6 +61,18 @@ class Schemas(Protocol):
     async def namespaces(self) -> tuple[str, ...]:
         """Every schema id that holds an entity or a schema, in order of the stored names."""
         ...
+
+
+class Rotations(Protocol):
+    """Rotation of the master key (``gateway.rotation.Rotation``); see there."""
+
+    def status(self) -> RotationStatus: ...
+
+    async def start(self) -> RotationStatus: ...
+
+    async def pause(self) -> RotationStatus: ...
+
+    async def count(self) -> RotationStatus: ...
 
 
 class Cluster(Protocol):

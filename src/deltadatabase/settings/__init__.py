@@ -1,21 +1,24 @@
 """Typed settings of every program; the only place that reads the environment."""
 
-from deltadatabase.settings.flags import Asked, Flag, describe, flags_of
+from deltadatabase.settings.flags import Asked, Flag, describe, flags_of, reread
 from deltadatabase.settings.loading import (
     load_admin_key,
     load_doctor,
     load_main,
+    load_rotate,
     load_scrub,
     load_serve,
     load_worker,
 )
 from deltadatabase.settings.programs import (
     AdminKeySettings,
+    ClientFlags,
     DoctorSettings,
     LogFlags,
     MainSettings,
     OperatorFlags,
     ProcessFlags,
+    RotateSettings,
     RouterFlags,
     S3Flags,
     ScrubSettings,
@@ -39,6 +42,7 @@ __all__ = [
     "Address",
     "AdminKeySettings",
     "Asked",
+    "ClientFlags",
     "DoctorSettings",
     "Flag",
     "LogFlags",
@@ -46,6 +50,7 @@ __all__ = [
     "Network",
     "OperatorFlags",
     "ProcessFlags",
+    "RotateSettings",
     "RouterFlags",
     "S3Flags",
     "ScrubSettings",
@@ -61,10 +66,12 @@ __all__ = [
     "load_admin_key",
     "load_doctor",
     "load_main",
+    "load_rotate",
     "load_scrub",
     "load_serve",
     "load_worker",
     "parse_address",
     "parse_duration",
     "parse_size",
+    "reread",
 ]

@@ -235,12 +235,14 @@ class Given:
         for path, declared in self._flags.items():
             found = self._find(declared)
             if found is not None:
-                values[path] = declared.read(*found)
+                text, source, file = found
+                value = declared.read(text, source)
+                values[path] = Secret(text, file=file) if file else value
         given = frozenset(self._flags[path].name for path in values)
         return _construct(program, values, ()), given
 
-    def _find(self, declared: Flag) -> tuple[str, str] | None:
-        """Return (text, source) of a flag: the command line outranks the environment."""
+    def _find(self, declared: Flag) -> tuple[str, str, str] | None:
+        """Return (text, source, file of a secret) of a flag: the command line outranks the environment."""
         on_line = [
             (name, f"-{name}") for name in (declared.name, *declared.aliases) if self._arguments.get(name)
         ]
@@ -255,10 +257,10 @@ class Given:
                     f"{plain[0][1]} and {dash}{file_name} are both given: choose one", code="bad_flag"
                 )
             if file:
-                return _read_secret_file(file, dash + file_name), dash + file_name
+                return _read_secret_file(file, dash + file_name), dash + file_name, file
             if plain:
                 name, source = plain[0]
-                return values[name], source
+                return values[name], source, ""
         return None
 
     def _split(self, arguments: Sequence[str]) -> dict[str, str]:
@@ -319,6 +321,17 @@ def _construct(
         elif dataclasses.is_dataclass(field.default):
             arguments[field.name] = _construct(type(field.default), values, path)
     return program(**arguments)
+
+
+def reread(secret: Secret) -> Secret:
+    """Read a secret that was given as a file once more; one that was given itself is as it was.
+
+    Raises:
+        StartupError: ``bad_flag``: the file cannot be read.
+    """
+    if not secret.file:
+        return secret
+    return Secret(_read_secret_file(secret.file, "the file of a secret"), file=secret.file)
 
 
 def _read_secret_file(path: str, source: str) -> str:

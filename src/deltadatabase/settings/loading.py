@@ -14,10 +14,12 @@ from deltadatabase.errors import StartupError
 from deltadatabase.settings.flags import Given
 from deltadatabase.settings.programs import (
     AdminKeySettings,
+    ClientFlags,
     DoctorSettings,
     MainSettings,
     OperatorFlags,
     ProcessFlags,
+    RotateSettings,
     RouterFlags,
     S3Flags,
     ScrubSettings,
@@ -31,6 +33,7 @@ _Process = TypeVar("_Process", bound=ProcessFlags)
 
 _MASTER_KEY: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _BEARER: Final = re.compile(r"[\x21-\x7e]{16,512}")
+_VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,512}")
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _WORKER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}")
 
@@ -110,6 +113,15 @@ def load_doctor(arguments: Sequence[str], environ: Mapping[str, str]) -> DoctorS
     return settings
 
 
+def load_rotate(arguments: Sequence[str], environ: Mapping[str, str]) -> RotateSettings:
+    """Read the settings of ``deltadb rotate``; see ``load_main``."""
+    settings, _ = Given(RotateSettings, arguments, environ).build(RotateSettings)
+    _check_client(settings)
+    if settings.dry_run and settings.pause:
+        raise _bad("-dry-run and -pause are both given: choose one")
+    return settings
+
+
 def check_main(settings: MainSettings) -> None:
     """Check settings against each other. Raises StartupError ``bad_flag``."""
     _check_router(settings)
@@ -171,6 +183,13 @@ def _check_operator(settings: OperatorFlags) -> None:
     _check_s3_keys(settings.s3)
     # The key that is kept in the state directory may be the present one here.
     _check_master_keys(settings.master_key, settings.master_key_previous, alone=True)
+
+
+def _check_client(settings: ClientFlags) -> None:
+    if not _is_plain_url(settings.url.rstrip("/")):
+        raise _bad("-url: not a URL such as http://127.0.0.1:8080")
+    if settings.key is not None and not _VISIBLE.fullmatch(settings.key.reveal()):
+        raise _bad("-key: printable ASCII characters without spaces only")
 
 
 def _check_join_token(token: Secret | None) -> None:

@@ -374,6 +374,51 @@ class DoctorSettings(OperatorFlags):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClientFlags(LogFlags):
+    """What the commands have that talk to a running server: where it is, and who asks."""
+
+    log_level: str = flag(
+        "log-level", choice("debug", "info", "warning", "error"), "warning", "least grave messages to log"
+    )
+    url: str = flag("url", TEXT, "http://127.0.0.1:8080", "URL of the REST API", env="DELTADB_URL")
+    key: Secret | None = flag(
+        "key",
+        SECRET,
+        "",
+        "admin key, API key or session token",
+        env="DELTADB_KEY",
+        default_note="the admin key that is kept in the state directory, if there is one",
+    )
+    shared_fs: Path = flag("data", PATH, SHARED_FS, "directory of the database", aliases=("shared-fs",))
+    state_dir: Path | None = flag(
+        "state-dir",
+        PATH,
+        "",
+        "the main worker's state directory, for its admin key",
+        default_note=f"{STATE_FOLDER} below the database's directory",
+    )
+    tls_ca: Path | None = flag(
+        "tls-ca", PATH, "", "authorities that the server's certificate is checked with, PEM"
+    )
+    json: bool = flag("json", BOOL, "false", "print the result as JSON on stdout")
+
+    @property
+    def state_path(self) -> Path:
+        """The state directory in force."""
+        return self.state_dir or self.shared_fs / STATE_FOLDER
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotateSettings(ClientFlags):
+    """Settings of ``deltadb rotate``."""
+
+    dry_run: bool = flag(
+        "dry-run", BOOL, "false", "change nothing; only count how many objects each key seals"
+    )
+    pause: bool = flag("pause", BOOL, "false", "stop a rotation where it is; without it, go on")
+
+
 def with_notes(settings: ProcessFlags) -> tuple[str, ...]:
     """Return a remark for each given flag that is accepted and has no effect."""
     notes = []

@@ -43,12 +43,17 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Secret:
-    """Text that shows itself only when asked: ``repr``, ``str`` and ``format`` hide it."""
+    """Text that shows itself only when asked: ``repr``, ``str`` and ``format`` hide it.
 
-    __slots__ = ("_text",)
+    Attributes:
+        file: the file that it was read from; "" when it was given itself.
+    """
 
-    def __init__(self, text: str) -> None:
+    __slots__ = ("_text", "file")
+
+    def __init__(self, text: str, *, file: str = "") -> None:
         self._text = text
+        self.file = file
 
     def reveal(self) -> str:
         """Return the text. Never log it, and never put it into an error."""

@@ -20,17 +20,17 @@ def test_no_key_is_made_for_data_that_another_key_sealed(tmp_path):
     assert "restore" in caught.value.detail
     assert not (tmp_path / "_state" / "master-key").exists()
     given = load_main(arguments, {"MASTER_KEY": "ab" * 32, "ADMIN_KEY": "k" * 16})
-    keyring, admin_key, made = secrets.main_secrets(given)
+    keys, admin_key, made = secrets.main_secrets(given)
     assert admin_key == "k" * 16
     assert made == secrets.Made()
-    assert len(keyring.ids) == 1
+    assert len(keys.keyring().ids) == 1
 
 
 def test_keys_are_made_once_for_an_empty_directory(tmp_path):
     settings = load_main([f"-shared-fs={tmp_path}"], {})
     first, admin_key, made = secrets.main_secrets(settings)
     again, same, _ = secrets.main_secrets(settings)
-    assert first.ids == again.ids
+    assert first.keyring().ids == again.keyring().ids
     assert admin_key == same
     assert made.master_key == tmp_path / "_state" / "master-key"
 

@@ -55,7 +55,14 @@ def rest_clients(
             settings = GatewayOptions(**{"version": "1.2.3", "body_bytes_max": 1000, **options})  # type: ignore[arg-type]
             database, accounts = rest_database, rest_accounts[settings.dev_mode]
             app = create_app(
-                database, database, database, accounts, settings, clock=rest_clock, random=CountingRandom()
+                database,
+                database,
+                database,
+                database.rotation,
+                accounts,
+                settings,
+                clock=rest_clock,
+                random=CountingRandom(),
             )
             built[chosen] = Client(app)
         return built[chosen]

@@ -9,6 +9,7 @@ from typing import Any
 
 from deltadatabase.errors import NotFound
 from deltadatabase.gateway.asgi import ASGIApp, Message
+from deltadatabase.gateway.rotation import Progress, RotationStatus
 from deltadatabase.model import (
     DatabaseInfo,
     MemberInfo,
@@ -52,13 +53,46 @@ class CountingRandom:
         return self._count.to_bytes(size, "big")
 
 
+class FakeRotation:
+    """Says what it was told to do."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def status(self) -> RotationStatus:
+        return RotationStatus(
+            running=False,
+            primary="00" * 8,
+            readable=["00" * 8],
+            waiting_for=[],
+            trouble="",
+            kept=True,
+            progress=Progress(),
+            count=None,
+        )
+
+    async def start(self) -> RotationStatus:
+        self.told.append("start")
+        return self.status()
+
+    async def pause(self) -> RotationStatus:
+        self.told.append("pause")
+        return self.status()
+
+    async def count(self) -> RotationStatus:
+        self.told.append("count")
+        return self.status()
+
+
 class FakeDatabase:
     """Fulfils Entities, Schemas and Cluster. ``failure`` is raised by every call that could fail."""
 
     def __init__(self) -> None:
+        self.rotation = FakeRotation()
         self.reset()
 
     def reset(self) -> None:
+        self.rotation.told.clear()
         self.documents: dict[tuple[str, str], tuple[int, bytes]] = {}
         self.schemas: dict[str, bytes] = {}
         self.failure: Exception | None = None
