@@ -36,6 +36,8 @@ class Action(enum.StrEnum):
     WORKER_ADMITTED = "worker_admitted"
     WORKER_REFUSED = "worker_refused"
     WORKER_RENEWED = "worker_renewed"
+    ROTATION_STARTED = "rotation_started"
+    ROTATION_PAUSED = "rotation_paused"
     KEYS_ROTATED = "keys_rotated"
     INTEGRITY_FAILURE = "integrity_failure"
 

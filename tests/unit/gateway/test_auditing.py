@@ -226,6 +226,15 @@ async def test_a_schemas_life(client: Client, events: Events) -> None:
     assert events() == [ok | {"action": action} for action in ("schema_put", "schema_put", "schema_deleted")]
 
 
+async def test_a_rotation(client: Client, events: Events) -> None:
+    await client("POST", "/admin/rotation", b'{"dry_run": true}')
+    await client("GET", "/admin/rotation")
+    assert events() == []
+    for method, action in (("POST", "rotation_started"), ("DELETE", "rotation_paused")):
+        assert (await client(method, "/admin/rotation", headers=MINE)).status in (200, 202)
+        assert events() == [COMMON | ADMIN | {"action": action, "outcome": "ok"}]
+
+
 async def test_a_change_that_failed_is_no_event(client: Client, events: Events) -> None:
     await client("PUT", "/schema/chat", b"{")
     await client("DELETE", "/schema/absent")

@@ -67,12 +67,19 @@ async def authorized_body(request: AuthorizedRequest, accounts: Accounts, limit_
     return body
 
 
-def decode_json(body: bytes, shape: type[T]) -> T:
+def decode_json(body: bytes, shape: type[T], *, empty: T | None = None) -> T:
     """Read JSON, whatever its content type says. Unknown members are ignored unless ``shape`` forbids.
+
+    Args:
+        body: what was sent.
+        shape: what it must be.
+        empty: what no body at all means; None: it is malformed.
 
     Raises:
         Invalid: ``malformed_json``, or ``wrong_shape`` with the place of the mistake.
     """
+    if not body and empty is not None:
+        return empty
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as exc:

@@ -35,20 +35,17 @@ def handlers(rotation: Rotations, accounts: Accounts, events: RequestAudit) -> l
     @post("/admin/rotation", status_code=202, guards=admin)
     async def begin_rotation(request: AuthorizedRequest) -> RotationStatus:
         body = await authorized_body(request, accounts, API_BODY_BYTES_MAX)
-        order = decode_json(body or b"{}", Order)
-        if order.dry_run:
+        if decode_json(body, Order, empty=Order()).dry_run:
             return await rotation.count()
-        with told(request, "asked for"):
+        with told(Action.ROTATION_STARTED, request):
             return await rotation.start()
 
     @delete("/admin/rotation", status_code=200, guards=admin)
     async def pause_rotation(request: AuthorizedRequest) -> RotationStatus:
-        with told(request, "paused"):
+        with told(Action.ROTATION_PAUSED, request):
             return await rotation.pause()
 
-    def told(request: AuthorizedRequest, step: str) -> AbstractContextManager[None]:
-        return telling(
-            lambda outcome: events.done(Action.KEYS_ROTATED, request, request.user, outcome, step=step)
-        )
+    def told(action: Action, request: AuthorizedRequest) -> AbstractContextManager[None]:
+        return telling(lambda outcome: events.done(action, request, request.user, outcome))
 
     return [rotation_status, begin_rotation, pause_rotation]
