@@ -13,19 +13,21 @@ from deltadatabase.auth import join as joining
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.cli import secrets
 from deltadatabase.cli.announce import announce_main, announce_serve
+from deltadatabase.cli.certificates import Certificates, watched
 from deltadatabase.cli.children import LocalWorkers
-from deltadatabase.cli.running import address_text, clock, node_options, run, tls_of
+from deltadatabase.cli.running import address_text, clock, node_options, run
 from deltadatabase.cli.stores import open_configured_store
 from deltadatabase.clock import system_random
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.keyring import Keyring
 from deltadatabase.errors import DeltaError, OutcomeUnknown, Overloaded, StartupError, Unavailable
+from deltadatabase.gateway import trial
 from deltadatabase.gateway.app import GatewayOptions, create_app
 from deltadatabase.gateway.control import ControlPlane
 from deltadatabase.gateway.forwarding import Router
 from deltadatabase.gateway.members import Cluster
 from deltadatabase.gateway.process import ClientCalls
-from deltadatabase.gateway.server import RestServer, TlsFiles
+from deltadatabase.gateway.server import RestServer
 from deltadatabase.gateway.state import ClusterState
 from deltadatabase.limits import TEMPLATE_POLL_S
 from deltadatabase.model import MemberInfo, MemberState, StoreReport
@@ -160,8 +162,11 @@ class MainWorker:
         accounts: Accounts,
         keyring: Keyring,
         made: secrets.Made,
+        certificates: Certificates | None,
     ) -> None:
         self.settings = settings
+        self.certificates = certificates
+        self.tls = certificates.tls if certificates else None
         self.keyring = keyring
         self.made = made
         self.accounts = accounts
@@ -175,9 +180,7 @@ class MainWorker:
         """Serve gRPC on ``address``; gives the port."""
         settings = self.settings
         server = channels.new_server(message_bytes_max=settings.grpc_max_recv_msg_size)
-        port = channels.listen(
-            server, address_text(address), tls=tls_of(settings) if settings.tls.cert else None
-        )
+        port = channels.listen(server, address_text(address), tls=self.tls)
         control = ControlPlane(
             self.cluster,
             self.keyring,
@@ -217,9 +220,14 @@ class MainWorker:
             clock=clock,
             random=system_random,
         )
-        cert, key = settings.tls.cert, settings.tls.key
-        tls = TlsFiles(cert=cert, key=key) if cert and key else None
-        server = RestServer(app, settings.rest_addr.host, settings.rest_addr.port, tls=tls)
+        server = RestServer(
+            app,
+            settings.rest_addr.host,
+            settings.rest_addr.port,
+            tls=self.certificates.current() if self.certificates else None,
+        )
+        if self.certificates is not None:
+            self.certificates.on_change(server.renew)
         await server.start()
         try:
             yield server
@@ -238,7 +246,7 @@ class MainWorker:
             random=system_random,
             main_instance_id=self.instance_id,
             expected_worker_instance_id=instance_id,
-            tls=tls_of(self.settings),
+            tls=self.tls,
             # What either end accepts: a message past it would break the stream.
             message_bytes_max=min(message_bytes_max, self.settings.grpc_max_recv_msg_size),
         )
@@ -246,6 +254,15 @@ class MainWorker:
 
 @asynccontextmanager
 async def _main_worker(settings: RouterFlags) -> AsyncIterator[MainWorker]:
+    async with (
+        watched(settings.tls, clock=clock, try_out=trial.accepts) as certificates,
+        _stateful(settings, certificates) as main,
+    ):
+        yield main
+
+
+@asynccontextmanager
+async def _stateful(settings: RouterFlags, certificates: Certificates | None) -> AsyncIterator[MainWorker]:
     state = ClusterState(settings.state_path)
     try:
         keyring, admin_key, made = secrets.main_secrets(settings)
@@ -264,6 +281,7 @@ async def _main_worker(settings: RouterFlags) -> AsyncIterator[MainWorker]:
                 accounts=accounts,
                 keyring=keyring,
                 made=made,
+                certificates=certificates,
             )
             watching = asyncio.create_task(main.cluster.watch())
             try:

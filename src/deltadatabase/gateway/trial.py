@@ -1,0 +1,78 @@
+"""Whether the HTTP server can use a certificate: it is tried in a process of its own.
+
+Granian ends its process over a certificate or a key that its TLS library refuses, and what that
+library accepts cannot be told from outside. So a child serves one handshake with it first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import sys
+from typing import Final
+
+import msgspec
+
+from deltadatabase.crypto.certificates import Pem
+from deltadatabase.gateway.asgi import Receive, Scope, Send
+from deltadatabase.gateway.listener import BACKLOG, Listener
+
+TRIAL_TIMEOUT_S: Final = 30.0
+_HANDSHAKE_TIMEOUT_S: Final = 5.0
+
+
+async def accepts(pem: Pem) -> bool:
+    """Whether a server in a child process showed this certificate in a handshake."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "deltadatabase.gateway.trial",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(TRIAL_TIMEOUT_S):
+            await child.communicate(msgspec.json.encode(pem))
+    except TimeoutError:
+        return False
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+    return child.returncode == 0
+
+
+async def _app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer nothing: a handshake is all that is asked of it."""
+
+
+async def try_here(pem: Pem) -> bool:
+    """Serve one handshake with ``pem`` and look at what is shown. May end the process."""
+    with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as bound:
+        bound.setblocking(False)
+        listener = Listener(_app, bound, pem=pem, header_timeout_s=_HANDSHAKE_TIMEOUT_S)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        # Whom to trust is the clients' affair; here it only matters that it is this certificate.
+        context.verify_mode = ssl.CERT_NONE
+        port = bound.getsockname()[1]
+        async with asyncio.timeout(_HANDSHAKE_TIMEOUT_S):
+            _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        await listener.stop(_HANDSHAKE_TIMEOUT_S)
+    return bool(shown == ssl.PEM_cert_to_DER_cert(_first(pem.cert)))
+
+
+def _first(chain: bytes) -> str:
+    text = chain.decode("ascii")
+    end = "-----END CERTIFICATE-----\n"
+    return text[: text.index(end) + len(end)]
+
+
+if __name__ == "__main__":
+    sys.exit(0 if asyncio.run(try_here(msgspec.json.decode(sys.stdin.buffer.read(), type=Pem))) else 1)
