@@ -123,10 +123,10 @@ class Certificates:
         )
         await self._tell()
 
-    async def watch(self) -> NoReturn:
-        """Look at the files every ``limits.TLS_POLL_S`` seconds."""
+    async def watch(self, poll_s: float) -> NoReturn:
+        """Look at the files every ``poll_s`` seconds."""
         while True:
-            await asyncio.sleep(limits.TLS_POLL_S)
+            await asyncio.sleep(poll_s)
             await self.look()
 
     async def _tell(self) -> None:
@@ -163,7 +163,7 @@ class Certificates:
 
 @asynccontextmanager
 async def watched(
-    flags: TlsFlags, *, clock: Clock, try_out: TryOut | None = None
+    flags: TlsFlags, *, clock: Clock, try_out: TryOut | None = None, poll_s: float = limits.TLS_POLL_S
 ) -> AsyncIterator[Certificates | None]:
     """Load the certificates and follow their changes as long as this is entered; None without any.
 
@@ -175,7 +175,7 @@ async def watched(
         return
     certificates = Certificates(flags, clock=clock, try_out=try_out)
     await certificates.load()
-    watching = asyncio.create_task(certificates.watch())
+    watching = asyncio.create_task(certificates.watch(poll_s))
     try:
         yield certificates
     finally:
