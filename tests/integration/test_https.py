@@ -285,14 +285,16 @@ async def test_five_changes_under_load_fail_no_request(connect):
 
 
 async def test_the_load_finds_a_listener_that_is_stopped_at_once(connect):
-    async def abrupt(server: RestServer, pem: Pem) -> None:
-        """What a renewal would be without the care for those who are connected."""
-        await server.stop(5.0)
+    async def stop_the_earlier(server: RestServer, pem: Pem) -> None:
+        """Granian's own graceful end instead of a retirement."""
+        earlier = server._listener
         server._tls = pem
-        await server.start()
+        server._listener = server._listen(server._bound)
+        await asyncio.sleep(0.05)
+        await earlier.stop(5.0)
 
     async with serving(AUTHORITY.issue(serial=OLD), header_timeout_s=2.0) as server:
-        _, failures, _ = await hammer(connect, server, abrupt)
+        _, failures, _ = await hammer(connect, server, stop_the_earlier)
         assert failures
 
 

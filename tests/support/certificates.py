@@ -68,13 +68,21 @@ class Authority:
         begins: dt.timedelta = dt.timedelta(days=-2),
         key: PrivateKey | None = None,
         serial: int | None = None,
+        unknown: bool = False,
     ) -> Pair:
-        """Issue a certificate for ``names``; ``begins`` and ``ends`` count from now."""
+        """Issue a certificate for ``names``; ``begins`` and ``ends`` count from now.
+
+        ``unknown`` adds a critical extension that nobody knows.
+        """
         key = key or ec.generate_private_key(ec.SECP256R1())
         number = serial or x509.random_serial_number()
         alternatives = x509.SubjectAlternativeName([_general(name) for name in names])
         builder = self._builder(names[0], key.public_key(), ends, number, begins)
-        certificate = builder.add_extension(alternatives, critical=False).sign(self.private, hashes.SHA256())
+        builder = builder.add_extension(alternatives, critical=False)
+        if unknown:
+            strange = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0")
+            builder = builder.add_extension(strange, critical=True)
+        certificate = builder.sign(self.private, hashes.SHA256())
         return Pair(certificate.public_bytes(Encoding.PEM), pem_of(key), number)
 
     def _builder(

@@ -23,6 +23,7 @@ TryOut = Callable[[Pem], Awaitable[bool]]
 """Whether a server can really use it; for what cannot be told from the bytes."""
 OnChange = Callable[[Pem], Awaitable[None]]
 
+TRY_AGAIN_S: Final = 60.0
 _FILE_BYTES_MAX: Final = 4 * limits.MIB
 _NOT_USABLE: Final = "-tls-cert: the HTTP server cannot use this certificate with its key"
 _OPEN_TO_OTHERS: Final = stat.S_IRWXO | stat.S_IWGRP
@@ -56,6 +57,7 @@ class Certificates:
         self._used: _Files | None = None
         self._seen: _Files | None = None
         self._unusable: _Files | None = None
+        self._try_again_s = 0.0
         self._on_change: list[OnChange] = []
         self._untold: list[OnChange] = []
         self._said = ""
@@ -105,7 +107,7 @@ class Certificates:
             if files == self._used:
                 self._said = ""
                 return
-            if not settled or files == self._unusable:
+            if not settled or (files == self._unusable and self._clock.monotonic_s() < self._try_again_s):
                 return
             # Again at each look while it does not fit: time alone can make it good.
             pem = self._examine(files)
@@ -113,7 +115,8 @@ class Certificates:
             self._say(exc.detail)
             return
         if self._try_out is not None and not await self._try_out(pem):
-            self._unusable = files
+            # A trial may also have failed for want of a process or of time, so it is not the last.
+            self._unusable, self._try_again_s = files, self._clock.monotonic_s() + TRY_AGAIN_S
             self._say(_NOT_USABLE)
             return
         self._used, self._current, self._untold = files, pem, list(self._on_change)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import sys
@@ -20,7 +21,8 @@ from deltadatabase.gateway.asgi import Receive, Scope, Send
 from deltadatabase.gateway.listener import BACKLOG, Listener
 
 TRIAL_TIMEOUT_S: Final = 30.0
-_HANDSHAKE_TIMEOUT_S: Final = 5.0
+_HANDSHAKE_TIMEOUT_S: Final = 10.0
+_SHOWN: Final = b"shown"
 
 
 async def accepts(pem: Pem) -> bool:
@@ -30,12 +32,12 @@ async def accepts(pem: Pem) -> bool:
         "-m",
         "deltadatabase.gateway.trial",
         stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
         async with asyncio.timeout(TRIAL_TIMEOUT_S):
-            await child.communicate(msgspec.json.encode(pem))
+            verdict, _ = await child.communicate(msgspec.json.encode(pem))
     except TimeoutError:
         return False
     finally:
@@ -43,29 +45,33 @@ async def accepts(pem: Pem) -> bool:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
             await child.wait()
-    return child.returncode == 0
+    return verdict == _SHOWN
 
 
 async def _app(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer nothing: a handshake is all that is asked of it."""
 
 
-async def try_here(pem: Pem) -> bool:
+async def shows(pem: Pem) -> bool:
     """Serve one handshake with ``pem`` and look at what is shown. May end the process."""
     with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as bound:
-        bound.setblocking(False)
-        listener = Listener(_app, bound, pem=pem, header_timeout_s=_HANDSHAKE_TIMEOUT_S)
+        Listener(_app, bound, pem=pem, header_timeout_s=_HANDSHAKE_TIMEOUT_S)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         # Whom to trust is the clients' affair; here it only matters that it is this certificate.
         context.verify_mode = ssl.CERT_NONE
-        port = bound.getsockname()[1]
         async with asyncio.timeout(_HANDSHAKE_TIMEOUT_S):
-            _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+            _, writer = await asyncio.open_connection(*bound.getsockname(), ssl=context)
         shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        writer.close()
-        await listener.stop(_HANDSHAKE_TIMEOUT_S)
     return bool(shown == ssl.PEM_cert_to_DER_cert(_first(pem.cert)))
+
+
+async def _main() -> None:
+    """Say on stdout whether the certificate that stdin names could be shown, and end."""
+    if await shows(msgspec.json.decode(sys.stdin.buffer.read(), type=Pem)):
+        os.write(sys.stdout.fileno(), _SHOWN)
+    # Not by way of the interpreter's end: granian's threads outlive it and abort the process.
+    os._exit(0)
 
 
 def _first(chain: bytes) -> str:
@@ -75,4 +81,4 @@ def _first(chain: bytes) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if asyncio.run(try_here(msgspec.json.decode(sys.stdin.buffer.read(), type=Pem))) else 1)
+    asyncio.run(_main())

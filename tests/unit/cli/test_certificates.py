@@ -22,10 +22,13 @@ AUTHORITY = Authority()
 class AheadClock(SystemClock):
     """The machine's clock, put ahead by some hours."""
 
-    hours = 0
+    hours = 0.0
 
     def wall_ms(self) -> int:
-        return super().wall_ms() + self.hours * 3_600_000
+        return super().wall_ms() + int(self.hours * 3_600_000)
+
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() + self.hours * 3600
 
 
 class Setting:
@@ -140,14 +143,20 @@ async def test_unusable_files_are_kept_out_and_said_once(setting, said, name, co
     assert len(said()) == 1
 
 
-async def test_what_the_server_cannot_use_is_tried_once(setting, said):
+async def test_what_the_server_cannot_use_is_tried_seldom_and_said_once(setting, said):
     setting.usable = False
     setting.write(AUTHORITY.issue(serial=0x20))
     assert await setting.look(6) == "10"
     assert [pem.serial for pem in setting.tried] == ["10", "20"]
     lines = said()
     assert len(lines) == 1 and "the HTTP server cannot use" in lines[0]
+    setting.clock.hours = 0.05
+    assert await setting.look(6) == "10"
+    assert len(setting.tried) == 3 and said() == []
     setting.usable = True
+    assert await setting.look(6) == "10"
+    setting.clock.hours = 0.1
+    assert await setting.look() == "20"
     setting.write(AUTHORITY.issue(serial=0x30))
     assert await setting.look(2) == "30"
 
