@@ -273,7 +273,7 @@ def test_certificates_change_under_load_without_a_failed_request(tmp_path, runni
 
     main_address, worker_address = f"127.0.0.1:{cluster.grpc_port}", f"127.0.0.1:{port}"
     with (
-        load(cluster.url) as statuses,
+        load(cluster.url, threads=2) as statuses,
         grpc_load(main_address, credentials(ours, authority)) as main_outcomes,
         grpc_load(worker_address, credentials(ours, authority)) as worker_outcomes,
     ):
@@ -290,8 +290,8 @@ def test_certificates_change_under_load_without_a_failed_request(tmp_path, runni
     print(f"answers: rest {statuses}, main grpc {main_outcomes}, worker grpc {worker_outcomes}")
     assert set(statuses) == {200} and statuses[200] > 500
     assert set(main_outcomes) == {"ok"} and set(worker_outcomes) == {"ok"}
-    for program in (cluster.main, *cluster.workers.values()):
-        # The two that were written in halves were kept out at first, each said once.
+    for program in (cluster.main, cluster.workers["w1"]):
+        # The three that were written in halves were kept out at first, each said once.
         assert 1 <= program.output.count("kept out") <= 3, program.output
         assert program.output.count("a changed tls certificate is in use") == 5
         assert str(files) not in program.output.replace(starting_line(program), "")
