@@ -90,8 +90,7 @@ class Certificates:
         if self._try_out is not None and not await self._try_out(pem):
             raise StartupError(_NOT_USABLE, code="bad_flag")
         self._used, self._current = files, pem
-        if _open_to_others(self._flags.key):
-            log.warning("-tls-key: others on this machine may read the private key: give it mode 0600")
+        self._warn_of_openness()
 
     async def look(self) -> None:
         """Look at the files once; what changed is taken when it fits and two looks in a row saw the same.
@@ -101,9 +100,10 @@ class Certificates:
         """
         await self._tell()
         self._warn_of_expiry()
+        seen, self._seen = self._seen, None
         try:
             files = await asyncio.to_thread(self._read)
-            settled, self._seen = files == self._seen, files
+            settled, self._seen = files == seen, files
             if files == self._used:
                 self._said = ""
                 return
@@ -124,13 +124,17 @@ class Certificates:
         log.info(
             "a changed tls certificate is in use", serial=pem.serial, not_after=rfc3339(pem.not_after_ms)
         )
+        self._warn_of_openness()
         await self._tell()
 
     async def watch(self, poll_s: float) -> NoReturn:
         """Look at the files every ``poll_s`` seconds."""
         while True:
             await asyncio.sleep(poll_s)
-            await self.look()
+            try:
+                await self.look()
+            except Exception as exc:  # noqa: BLE001 - ended in silence, it would let certificates expire
+                log.error("the tls files could not be looked at; it is tried again", error=exc)
 
     async def _tell(self) -> None:
         """Tell the new set to whom it has not been told; who cannot take it now is asked again."""
@@ -157,6 +161,10 @@ class Certificates:
         if self._said != detail:
             log.error("changed tls files are kept out; the certificate before stays in use", detail=detail)
             self._said = detail
+
+    def _warn_of_openness(self) -> None:
+        if _open_to_others(self._flags.key):
+            log.warning("-tls-key: others on this machine may read the private key: give it mode 0600")
 
     def _warn_of_expiry(self) -> None:
         if not self._said_expired and self.current().not_after_ms <= self._clock.wall_ms():
@@ -202,4 +210,7 @@ def _read(flag: str, path: Path | None) -> bytes:
 def _open_to_others(path: Path | None) -> bool:
     """Whether others than owner and group may read it. Kubernetes gives secrets to a group."""
     assert path is not None
-    return bool(path.stat().st_mode & _OPEN_TO_OTHERS)
+    try:
+        return bool(path.stat().st_mode & _OPEN_TO_OTHERS)
+    except OSError:
+        return False

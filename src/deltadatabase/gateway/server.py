@@ -70,7 +70,7 @@ class RestServer:
         """Show other certificates to new connections; those that exist finish in peace.
 
         Raises:
-            OSError: no descriptor is left; the earlier certificates stay.
+            OSError: no descriptor is left; it can be tried again.
         """
         self._tls = tls
         earlier, bound = self._listener, self._bound

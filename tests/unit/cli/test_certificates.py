@@ -219,6 +219,43 @@ async def test_a_set_that_the_server_cannot_use_at_the_start(setting):
     assert caught.value.code == "bad_flag" and "cannot use" in caught.value.detail
 
 
+async def test_the_key_is_looked_at_again_when_it_changed(setting, said):
+    setting.write(AUTHORITY.issue(serial=0x20))
+    (setting.folder / "key.pem").chmod(0o644)
+    assert await setting.look(4) == "20"
+    assert len([line for line in said() if "give it mode 0600" in line]) == 1
+
+
+async def test_two_looks_with_a_gap_between_them_are_not_in_a_row(setting):
+    new = AUTHORITY.issue(serial=0x20)
+    setting.write(new)
+    assert await setting.look() == "10"
+    (setting.folder / "key.pem").unlink()
+    assert await setting.look() == "10"
+    setting.write(new)
+    assert await setting.look() == "10"
+    assert await setting.look() == "20"
+
+
+async def test_a_failure_that_nobody_foresaw_does_not_end_the_watch(setting, said):
+    failures = [ValueError("what nobody foresaw")]
+
+    async def take(pem: Pem) -> None:
+        if failures:
+            raise failures.pop()
+
+    setting.certificates.on_change(take)
+    setting.write(AUTHORITY.issue(serial=0x20))
+    watching = asyncio.create_task(setting.certificates.watch(0.01))
+    while setting.certificates.current().serial != "20":
+        await asyncio.sleep(0.01)
+    setting.write(AUTHORITY.issue(serial=0x30))
+    while setting.certificates.current().serial != "30":
+        await asyncio.sleep(0.01)
+    watching.cancel()
+    assert len([line for line in said() if "it is tried again" in line]) == 1
+
+
 async def test_watching_looks_by_itself(setting):
     async with watched(setting.flags, clock=setting.clock, poll_s=0.01) as own:
         assert own is not None
