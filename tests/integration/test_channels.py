@@ -131,6 +131,26 @@ async def test_the_name_that_a_servers_certificate_must_carry() -> None:
         assert not await _answers(address, _tls(named, ours.cert, server_name="deltadb.external"))
 
 
+async def test_new_connections_see_the_certificates_of_the_moment() -> None:
+    ours, others = Authority(), Authority()
+    pems = [
+        Pem(cert=pair.cert, key=pair.key, ca=one.cert, serial="", not_after_ms=0)
+        for one in (ours, others)
+        for pair in [one.issue()]
+    ]
+    server_side = pems[:1]
+    async with _serving(Tls(current=lambda: server_side[0], client_auth=True)) as address:
+        before, after = (Tls(current=lambda pem=pem: pem) for pem in pems)
+        stays = await dial(address, tls=before)
+        assert not await _answers(address, after)
+        server_side[0] = pems[1]
+        assert await _answers(address, after)
+        assert not await _answers(address, before)
+        # What was connected already goes on.
+        assert (await stays.call(Command(op=Op.GET, key="a"))).etag == "a"
+        await stays.close()
+
+
 async def test_a_server_that_demands_certificates() -> None:
     ours, others = Authority(), Authority()
     tls = _tls(ours.issue(), ours.cert, client_auth=True)
