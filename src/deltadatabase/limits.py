@@ -103,6 +103,7 @@ FREE_SHARE_MIN: Final = 0.05
 CACHE_BYTES_DEFAULT: Final = 256 * MIB
 
 # Processes
+TLS_POLL_S: Final = 2.0
 DRAIN_TIMEOUT_S: Final = 10.0
 STORE_WAIT_S: Final = 60.0
 LOCAL_WORKERS_MAX: Final = 64

@@ -1,19 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-import ipaddress
 import socket
-from pathlib import Path
+from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
 from contract.links import INSTANCE, ScriptedHandler, counting_random, dial, secret
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from support.certificates import Authority, Pair
 
+from deltadatabase.crypto.certificates import Pem
 from deltadatabase.errors import StartupError, Unavailable
 from deltadatabase.model import Command, Op, Result
 from deltadatabase.rpc import channels
@@ -82,38 +83,13 @@ async def test_health_and_reflection() -> None:
     await server.stop(None)
 
 
-def _self_signed(folder: Path) -> Tls:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "worker")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    cert_path = str(folder / "cert.pem")
-    return Tls(cert_path=cert_path, key_path=str(folder / "key.pem"), ca_path=cert_path)
+def _tls(pair: Pair, ca: bytes, **options: Any) -> Tls:
+    pem = Pem(cert=pair.cert, key=pair.key, ca=ca, serial="", not_after_ms=0)
+    return Tls(current=lambda: pem, **options)
 
 
-async def test_the_stream_over_tls(tmp_path: Path) -> None:
-    tls = _self_signed(tmp_path)
+@contextlib.asynccontextmanager
+async def _serving(tls: Tls) -> AsyncIterator[str]:
     handler = ScriptedHandler()
     handler.fast_script = lambda command: Result(etag=command.key)
     prove, verify = secret(b"link key")
@@ -123,21 +99,78 @@ async def test_the_stream_over_tls(tmp_path: Path) -> None:
     ).register(server)
     port = channels.listen(server, "127.0.0.1:0", tls=tls)
     await server.start()
-    stream = await dial(f"127.0.0.1:{port}", tls=tls)
-    assert (await stream.call(Command(op=Op.GET, key="a"))).etag == "a"
-    await stream.close()
-    with pytest.raises(Unavailable):
-        await dial(f"127.0.0.1:{port}")
+    yield f"127.0.0.1:{port}"
     await server.stop(None)
 
 
-async def test_a_tls_file_that_cannot_be_read() -> None:
-    with pytest.raises(StartupError) as caught:
-        channels.open_channel("127.0.0.1:1", tls=Tls(ca_path="absent.pem"))
-    assert caught.value.code == "bad_flag"
-    server = channels.new_server()
+async def _answers(address: str, tls: Tls | None) -> bool:
+    try:
+        stream = await dial(address, tls=tls)
+    except Unavailable:
+        return False
+    assert (await stream.call(Command(op=Op.GET, key="a"))).etag == "a"
+    await stream.close()
+    return True
+
+
+async def test_the_stream_over_tls() -> None:
+    ours, others = Authority(), Authority()
+    tls = _tls(ours.issue(), ours.cert)
+    async with _serving(tls) as address:
+        assert await _answers(address, tls)
+        assert not await _answers(address, None)
+        assert not await _answers(address, _tls(others.issue(), others.cert))
+
+
+async def test_the_name_that_a_servers_certificate_must_carry() -> None:
+    ours = Authority()
+    named = ours.issue(["deltadb.internal"])
+    async with _serving(_tls(named, ours.cert)) as address:
+        assert not await _answers(address, _tls(named, ours.cert))
+        assert await _answers(address, _tls(named, ours.cert, server_name="deltadb.internal"))
+        assert not await _answers(address, _tls(named, ours.cert, server_name="deltadb.external"))
+
+
+async def test_new_connections_see_the_certificates_of_the_moment() -> None:
+    ours, others = Authority(), Authority()
+    pems = [
+        Pem(cert=pair.cert, key=pair.key, ca=one.cert, serial="", not_after_ms=0)
+        for one in (ours, others)
+        for pair in [one.issue()]
+    ]
+    server_side = pems[:1]
+    async with _serving(Tls(current=lambda: server_side[0], client_auth=True)) as address:
+        before, after = (Tls(current=lambda pem=pem: pem) for pem in pems)
+        stays = await dial(address, tls=before)
+        assert not await _answers(address, after)
+        server_side[0] = pems[1]
+        assert await _answers(address, after)
+        assert not await _answers(address, before)
+        # What was connected already goes on.
+        assert (await stays.call(Command(op=Op.GET, key="a"))).etag == "a"
+        await stays.close()
+
+
+async def test_a_server_that_demands_certificates() -> None:
+    ours, others = Authority(), Authority()
+    tls = _tls(ours.issue(), ours.cert, client_auth=True)
+    expired = ours.issue(ends=dt.timedelta(minutes=-1))
+    async with _serving(tls) as address:
+        assert await _answers(address, _tls(ours.issue(["whoever"]), ours.cert))
+        assert not await _answers(address, _tls(others.issue(), ours.cert))
+        assert not await _answers(address, _tls(expired, ours.cert))
+        assert not await _answers(address, None)
+        roots = grpc.ssl_channel_credentials(ours.cert)
+        async with grpc.aio.secure_channel(address, roots) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_key_that_grpc_cannot_use_is_one_clear_error() -> None:
+    pair = Authority().issue(key=ec.generate_private_key(ec.SECP256K1()))
     with pytest.raises(StartupError):
-        channels.listen(server, "127.0.0.1:0", tls=Tls(cert_path="absent.pem", key_path="absent.pem"))
+        channels.listen(channels.new_server(), "127.0.0.1:0", tls=_tls(pair, b""))
 
 
 async def test_a_message_past_the_limit_is_refused_by_the_transport() -> None:

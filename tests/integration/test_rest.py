@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import socket
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from unit.gateway.rest_fakes import ADMIN_KEY, FakeDatabase
 
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.clock import SystemClock, system_random
+from deltadatabase.crypto.certificates import Pem
 from deltadatabase.errors import StartupError
 from deltadatabase.gateway.app import GatewayOptions, create_app
 from deltadatabase.gateway.asgi import ASGIApp, Receive, Scope, Send
-from deltadatabase.gateway.server import RestServer, TlsFiles
+from deltadatabase.gateway.server import RestServer
 
 HOST = f"Host: localhost\r\nAuthorization: Bearer {ADMIN_KEY}\r\n".encode()
 LIMIT_BYTES = 100_000
@@ -55,7 +51,7 @@ def app(tmp_path: Path) -> Iterator[ASGIApp]:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, tls: TlsFiles | None = None) -> AsyncIterator[RestServer]:
+async def serving(app: ASGIApp, tls: Pem | None = None) -> AsyncIterator[RestServer]:
     server = RestServer(app, "127.0.0.1", 0, tls=tls, header_timeout_s=0.6)
     await server.start()
     try:
@@ -286,48 +282,3 @@ async def test_stopping_has_an_end() -> None:
         await asyncio.wait_for(server.stop(0.2), 2.0)
         await server.stop(0.2)
         writer.close()
-
-
-@pytest.fixture
-def tls(tmp_path: Path) -> TlsFiles:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    start = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(start)
-        .not_valid_after(start.replace(year=2120))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    files = TlsFiles(cert=tmp_path / "cert.pem", key=tmp_path / "key.pem")
-    files.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    files.key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return files
-
-
-async def test_https(app: ASGIApp, tls: TlsFiles) -> None:
-    trust = ssl.create_default_context(cafile=str(tls.cert))
-    async with serving(app, tls) as server:
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", server.port, ssl=trust, server_hostname="localhost"
-        )
-        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-        writer.close()
-
-
-async def test_tls_files_that_cannot_be_used_are_one_clear_error(app: ASGIApp, tls: TlsFiles) -> None:
-    tls.key.write_text("nonsense")
-    server = RestServer(app, "127.0.0.1", 0, tls=tls)
-    with pytest.raises(StartupError) as caught:
-        await server.start()
-    assert caught.value.code == "bad_flag"

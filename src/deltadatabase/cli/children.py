@@ -127,6 +127,11 @@ def worker_arguments(settings: ServeSettings, worker_id: str, grpc_port: int) ->
         for name, path in (("cert", tls.cert), ("key", tls.key), ("ca", tls.ca))
         if path is not None
     ]
+    if tls.cert is not None:
+        arguments += [
+            f"-tls-client-auth={str(tls.client_auth).lower()}",
+            f"-tls-server-name={tls.server_name}",
+        ]
     return arguments
 
 

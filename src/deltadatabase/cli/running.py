@@ -11,8 +11,7 @@ from typing import Final
 import uvloop
 
 from deltadatabase.clock import SystemClock
-from deltadatabase.rpc.channels import Tls
-from deltadatabase.settings import Address, ProcessFlags
+from deltadatabase.settings import Address
 from deltadatabase.settings.programs import StoreFlags
 from deltadatabase.telemetry.logging import get_logger
 from deltadatabase.worker.node import NodeOptions
@@ -61,14 +60,6 @@ def node_options(settings: StoreFlags) -> NodeOptions:
         cache_ttl_s=settings.cache_ttl,
         meta_sidecar=settings.meta_sidecar,
     )
-
-
-def tls_of(settings: ProcessFlags) -> Tls | None:
-    """Return the certificates of a program; None where it has none."""
-    tls = settings.tls
-    if not (tls.cert or tls.ca):
-        return None
-    return Tls(cert_path=str(tls.cert or ""), key_path=str(tls.key or ""), ca_path=str(tls.ca or ""))
 
 
 def address_text(address: Address) -> str:

@@ -14,14 +14,16 @@ from deltadatabase.auth import join as joining
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.cli import secrets
 from deltadatabase.cli.announce import announce_main, announce_serve
+from deltadatabase.cli.certificates import Certificates, watched
 from deltadatabase.cli.children import LocalWorkers
 from deltadatabase.cli.mainkeys import MainKeys
-from deltadatabase.cli.running import address_text, clock, node_options, run, tls_of
+from deltadatabase.cli.running import address_text, clock, node_options, run
 from deltadatabase.cli.stores import open_configured_store
 from deltadatabase.clock import system_random
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.keyring import Keyring
 from deltadatabase.errors import DeltaError, OutcomeUnknown, Overloaded, StartupError, Unavailable
+from deltadatabase.gateway import trial
 from deltadatabase.gateway.admission import Admissions
 from deltadatabase.gateway.app import GatewayOptions, create_app
 from deltadatabase.gateway.control import ControlPlane
@@ -30,7 +32,7 @@ from deltadatabase.gateway.keys import Keys
 from deltadatabase.gateway.members import Cluster
 from deltadatabase.gateway.process import ClientCalls
 from deltadatabase.gateway.rotation import Phase, Progress, Rotation
-from deltadatabase.gateway.server import RestServer, TlsFiles
+from deltadatabase.gateway.server import RestServer
 from deltadatabase.gateway.state import ClusterState
 from deltadatabase.limits import HEARTBEAT_INTERVAL_S, LAST_USED_SAVED_S, TEMPLATE_POLL_S
 from deltadatabase.model import MemberInfo, MemberState, StoreReport
@@ -167,15 +169,26 @@ class MainWorker:
         master_keys: MainKeys,
         made: secrets.Made,
         audit: Audit,
+        certificates: Certificates | None,
     ) -> None:
         self.settings = settings
         self.audit = audit
+        self.certificates = certificates
+        self.tls = certificates.tls if certificates else None
         self.keys = Keys(master_keys.keyring(), settings.key_id)
         self.made = made
         self.accounts = accounts
         self.router = Router(clock=clock, random=system_random)
         self.cluster = Cluster(self.router, state, clock=clock, random=system_random, keys=self.keys)
-        self.rotation = Rotation(self.keys, self.cluster, self.router, state.folder, master_keys, clock=clock)
+        self.rotation = Rotation(
+            self.keys,
+            self.cluster,
+            self.router,
+            state.folder,
+            master_keys,
+            clock=clock,
+            on_event=self._rotation_step,
+        )
         self.instance_id = system_random(8).hex()
 
     def _rotation_step(self, step: str, progress: Progress) -> None:
@@ -193,9 +206,7 @@ class MainWorker:
         """Serve gRPC on ``address``; gives the port."""
         settings = self.settings
         server = channels.new_server(message_bytes_max=settings.grpc_max_recv_msg_size)
-        port = channels.listen(
-            server, address_text(address), tls=tls_of(settings) if settings.tls.cert else None
-        )
+        port = channels.listen(server, address_text(address), tls=self.tls)
         control = ControlPlane(
             self.cluster,
             Admissions(
@@ -247,9 +258,14 @@ class MainWorker:
             random=system_random,
             audit=self.audit,
         )
-        cert, key = settings.tls.cert, settings.tls.key
-        tls = TlsFiles(cert=cert, key=key) if cert and key else None
-        server = RestServer(app, settings.rest_addr.host, settings.rest_addr.port, tls=tls)
+        server = RestServer(
+            app,
+            settings.rest_addr.host,
+            settings.rest_addr.port,
+            tls=self.certificates.current() if self.certificates else None,
+        )
+        if self.certificates is not None:
+            self.certificates.on_change(server.renew)
         await server.start()
         try:
             yield server
@@ -268,7 +284,7 @@ class MainWorker:
             random=system_random,
             main_instance_id=self.instance_id,
             expected_worker_instance_id=instance_id,
-            tls=tls_of(self.settings),
+            tls=self.tls,
             # What either end accepts: a message past it would break the stream.
             message_bytes_max=min(message_bytes_max, self.settings.grpc_max_recv_msg_size),
         )
@@ -276,6 +292,15 @@ class MainWorker:
 
 @asynccontextmanager
 async def _main_worker(settings: RouterFlags) -> AsyncIterator[MainWorker]:
+    async with (
+        watched(settings.tls, clock=clock, try_out=trial.accepts) as certificates,
+        _stateful(settings, certificates) as main,
+    ):
+        yield main
+
+
+@asynccontextmanager
+async def _stateful(settings: RouterFlags, certificates: Certificates | None) -> AsyncIterator[MainWorker]:
     state = ClusterState(settings.state_path)
     try:
         master_keys, admin_key, made = secrets.main_secrets(settings)
@@ -296,6 +321,7 @@ async def _main_worker(settings: RouterFlags) -> AsyncIterator[MainWorker]:
                 master_keys=master_keys,
                 made=made,
                 audit=audit,
+                certificates=certificates,
             )
             watching = asyncio.create_task(main.cluster.watch())
             noting = asyncio.create_task(_keep_last_used(accounts))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from deltadatabase import __version__
-from deltadatabase.cli import secrets
-from deltadatabase.cli.running import address_text, clock, node_options, run, tls_of
+from deltadatabase.cli import certificates, secrets
+from deltadatabase.cli.running import address_text, clock, node_options, run
 from deltadatabase.cli.stores import open_configured_store
 from deltadatabase.clock import system_random
+from deltadatabase.rpc.channels import Tls
 from deltadatabase.settings import WorkerSettings
 from deltadatabase.telemetry.audit import Audit
 from deltadatabase.worker.server import WorkerOptions, WorkerServer
@@ -22,7 +23,15 @@ def run_worker(settings: WorkerSettings) -> int:
 async def _worker(settings: WorkerSettings, stop: asyncio.Event) -> None:
     secrets.worker_join_token(settings)  # An unusable one is better found now than at the first join.
     audit = Audit(clock, settings.audit_log)
-    server = WorkerServer(
+    try:
+        async with certificates.watched(settings.tls, clock=clock) as own:
+            await _server(settings, own.tls if own else None, audit).run(stop)
+    finally:
+        audit.close()
+
+
+def _server(settings: WorkerSettings, tls: Tls | None, audit: Audit) -> WorkerServer:
+    return WorkerServer(
         WorkerOptions(
             main_addr=address_text(settings.main_addr),
             worker_id=settings.worker_id,
@@ -34,7 +43,7 @@ async def _worker(settings: WorkerSettings, stop: asyncio.Event) -> None:
             version=__version__,
             node=node_options(settings),
             drain_timeout_s=settings.drain_timeout,
-            tls=tls_of(settings),
+            tls=tls,
             message_bytes_max=settings.grpc_max_recv_msg_size,
         ),
         lambda: open_configured_store(settings, wait_s=settings.store_wait),
@@ -42,7 +51,3 @@ async def _worker(settings: WorkerSettings, stop: asyncio.Event) -> None:
         random=system_random,
         audit=audit,
     )
-    try:
-        await server.run(stop)
-    finally:
-        audit.close()

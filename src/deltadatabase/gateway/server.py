@@ -1,62 +1,22 @@
-"""Serves an ASGI application over HTTP/1.1 with granian, inside the running event loop."""
+"""Serves an ASGI application over HTTP/1.1, inside the running event loop."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import socket
-from pathlib import Path
-from typing import Any, Final
-
-import msgspec
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.log import LogLevels
-from granian.net import SocketHolder  # type: ignore[attr-defined]
-from granian.server.embed import Server
+from typing import Final
 
 from deltadatabase import limits
+from deltadatabase.crypto.certificates import Pem
 from deltadatabase.errors import StartupError
 from deltadatabase.gateway.asgi import ASGIApp
-from deltadatabase.telemetry.logging import GRANIAN_LOGGING
+from deltadatabase.gateway.listener import BACKLOG, Listener
 
-_BACKLOG: Final = 1024
-_CONNECTIONS_MAX: Final = 4096
-_READ_BUFFER_BYTES: Final = 64 * 1024
-
-
-class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """PEM files of a TLS server.
-
-    Attributes:
-        cert: certificate chain.
-        key: its private key.
-        client_ca: clients must present a certificate of this authority; None: no client certificates.
-    """
-
-    cert: Path
-    key: Path
-    client_ca: Path | None = None
-
-
-class _Granian(Server):
-    """Granian on a socket that is bound already.
-
-    Its own binding uses SO_REUSEPORT, with which a second program takes the same port without
-    an error and half of the requests, and it doesn't tell which port 0 became.
-    """
-
-    def __init__(self, listener: socket.socket, **options: Any) -> None:
-        super().__init__(**options)
-        self._listener = listener
-
-    def _init_shared_socket(self) -> None:
-        # The holder owns the descriptor from here on and closes it when the server has stopped.
-        self._ssp = None
-        holder = SocketHolder(self._listener.detach(), False, _BACKLOG)  # type: ignore[call-arg]
-        self._shd = holder  # type: ignore[assignment]
-        self._sfd = holder.get_fd()
+RETIRED_S: Final = 1.0
+"""How much longer than the header timeout a relieved listener lives."""
+LAST_REQUESTS_S: Final = 60.0
+"""Time for the requests that a relieved listener still has by then."""
 
 
 class RestServer:
@@ -66,7 +26,7 @@ class RestServer:
         app: the application; lifespan events are not sent.
         address: IP address or host name to listen on; "" is all interfaces.
         port: TCP port; 0 takes a free one, see ``port`` after ``start``.
-        tls: serve HTTPS.
+        tls: serve HTTPS, TLS 1.2 or 1.3; it must have passed ``trial.accepts``.
         header_timeout_s: time for a request's headers; an idle connection is closed after it, too.
     """
 
@@ -76,7 +36,7 @@ class RestServer:
         address: str,
         port: int,
         *,
-        tls: TlsFiles | None = None,
+        tls: Pem | None = None,
         header_timeout_s: float = limits.HEADER_RECEIVE_TIMEOUT_S,
     ) -> None:
         self._app = app
@@ -84,8 +44,9 @@ class RestServer:
         self._port = port
         self._tls = tls
         self._header_timeout_s = header_timeout_s
-        self._server: _Granian | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._bound: socket.socket | None = None
+        self._listener: Listener | None = None
+        self._retiring: dict[asyncio.Task[None], Listener] = {}
 
     @property
     def port(self) -> int:
@@ -96,56 +57,52 @@ class RestServer:
         """Bind and serve until ``stop``.
 
         Raises:
-            StartupError: ``port_in_use``, or ``bad_flag`` for an address or TLS file that can't be used.
+            StartupError: ``port_in_use``, or ``bad_flag`` for an address that can't be used.
         """
-        listener = _bind(self._address, self._port)
-        self._port = listener.getsockname()[1]
-        try:
-            self._server = _Granian(listener, target=self._app, **self._options())
-        except Exception as exc:
-            listener.close()
-            raise StartupError("the TLS certificate or key cannot be used", code="bad_flag") from exc
-        self._task = asyncio.create_task(self._server.serve())
+        self._bound = _bind(self._address, self._port)
+        self._port = self._bound.getsockname()[1]
+        self._listener = self._listen(self._bound)
         # One turn of the loop lets granian take the socket over; connections made before
         # it accepts wait in the backlog.
         await asyncio.sleep(0)
 
+    async def renew(self, tls: Pem) -> None:
+        """Show other certificates to new connections; those that exist finish in peace.
+
+        Raises:
+            OSError: no descriptor is left; it can be tried again.
+        """
+        self._tls = tls
+        earlier, bound = self._listener, self._bound
+        if earlier is None or bound is None:
+            return
+        self._listener = self._listen(bound)
+        try:
+            earlier.retire()
+        finally:
+            # Also one that could not be made deaf ends, a little less politely.
+            task = asyncio.create_task(self._end(earlier))
+            self._retiring[task] = earlier
+            task.add_done_callback(lambda done: self._retiring.pop(done, None))
+        await asyncio.sleep(0)
+
     async def stop(self, timeout_s: float) -> None:
         """Stop accepting, let requests in flight finish within ``timeout_s``, then close."""
-        if self._server is None or self._task is None:
+        if self._listener is None or self._bound is None:
             return
-        self._server.stop()  # type: ignore[no-untyped-call]
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._task, timeout_s)
-        self._server = self._task = None
+        listeners = [self._listener, *self._retiring.values()]
+        for task in self._retiring:
+            task.cancel()
+        self._bound.close()
+        self._listener = self._bound = None
+        await asyncio.gather(*(one.stop(timeout_s) for one in listeners))
 
-    def _options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {
-            "address": self._address,
-            "port": self._port,
-            "interface": Interfaces.ASGINL,
-            # Not "auto": while it waits to tell the versions apart no timeout runs, and a silent
-            # connection stays open for ever.
-            "http": HTTPModes.http1,
-            "http1_settings": HTTP1Settings(
-                header_read_timeout=round(self._header_timeout_s * 1000),
-                max_buffer_size=_READ_BUFFER_BYTES,
-            ),
-            "websockets": False,
-            "backlog": _BACKLOG,
-            "backpressure": _CONNECTIONS_MAX,
-            # Its own set-up writes to stdout, past our redaction.
-            "log_dictconfig": GRANIAN_LOGGING,
-            "log_level": LogLevels.error,
-        }
-        if self._tls is not None:
-            options.update(
-                ssl_cert=self._tls.cert,
-                ssl_key=self._tls.key,
-                ssl_ca=self._tls.client_ca,
-                ssl_client_verify=self._tls.client_ca is not None,
-            )
-        return options
+    def _listen(self, bound: socket.socket) -> Listener:
+        return Listener(self._app, bound, pem=self._tls, header_timeout_s=self._header_timeout_s)
+
+    async def _end(self, listener: Listener) -> None:
+        await asyncio.sleep(self._header_timeout_s + RETIRED_S)
+        await listener.stop(LAST_REQUESTS_S)
 
 
 def _bind(address: str, port: int) -> socket.socket:
@@ -159,7 +116,7 @@ def _bind(address: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(where)
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as exc:
         listener.close()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, cast
 
 import grpc
 import grpc.aio
@@ -26,17 +25,38 @@ MAIN_WORKER_SERVICE: Final = "deltadatabase.v1.MainWorker"
 PROC_WORKER_SERVICE: Final = "deltadatabase.v1.ProcWorker"
 
 
+class Pem(Protocol):
+    """Certificates of one program that fit together, as PEM."""
+
+    @property
+    def cert(self) -> bytes:
+        """The certificate chain."""
+        ...
+
+    @property
+    def key(self) -> bytes:
+        """Its private key."""
+        ...
+
+    @property
+    def ca(self) -> bytes:
+        """Whom peers' certificates are checked with; b"" is the system's authorities."""
+        ...
+
+
 class Tls(msgspec.Struct, frozen=True, kw_only=True):
-    """PEM files of one program; "" where there is none.
+    """How one program speaks TLS.
 
     Attributes:
-        cert_path, key_path: what a server shows; a server needs both.
-        ca_path: whom a client trusts; "" trusts the system's authorities.
+        current: the certificates in use now; asked by each new channel and each new connection.
+            Called from threads of gRPC, too.
+        client_auth: servers demand a certificate of an authority in ``ca`` from every client.
+        server_name: the name that servers' certificates must carry; "" is the address dialled.
     """
 
-    cert_path: str = ""
-    key_path: str = ""
-    ca_path: str = ""
+    current: Callable[[], Pem]
+    client_auth: bool = False
+    server_name: str = ""
 
 
 def open_channel(
@@ -44,12 +64,10 @@ def open_channel(
 ) -> grpc.aio.Channel:
     """Return a channel to ``host:port``; it connects at its first call. The caller closes it.
 
-    It must be made in the process and event loop that use it.
-
-    Raises:
-        StartupError: ``bad_flag``, a TLS file cannot be read.
+    It must be made in the process and event loop that use it. Under TLS it shows the program's own
+    certificate to a server that asks for one.
     """
-    options = [
+    options: list[tuple[str, int | str]] = [
         *_shared_options(message_bytes_max),
         ("grpc.enable_http_proxy", 0),
         # A connection of its own: a new channel never inherits the back-off of a dead one.
@@ -58,8 +76,11 @@ def open_channel(
     ]
     if tls is None:
         return grpc.aio.insecure_channel(address, options=options)
-    roots = _read_pem(tls.ca_path) if tls.ca_path else None
-    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(roots), options=options)
+    pem = tls.current()
+    credentials = grpc.ssl_channel_credentials(pem.ca or None, pem.key, pem.cert)
+    if tls.server_name:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    return grpc.aio.secure_channel(address, credentials, options=options)
 
 
 def new_server(*, message_bytes_max: int = limits.GRPC_MESSAGE_BYTES_MAX_DEFAULT) -> grpc.aio.Server:
@@ -79,8 +100,7 @@ def listen(server: grpc.aio.Server, address: str, *, tls: Tls | None = None) -> 
     """Bind ``server`` to ``host:port`` (port 0: any free one); return the port. Before it starts.
 
     Raises:
-        StartupError: ``port_in_use``, or ``bad_flag`` for an address that is not ours and for
-            TLS files that cannot be read.
+        StartupError: ``port_in_use``, or ``bad_flag`` for an address that is not ours.
     """
     host, _, port = address.rpartition(":")
     _check_free(host.strip("[]"), port, address)
@@ -88,10 +108,30 @@ def listen(server: grpc.aio.Server, address: str, *, tls: Tls | None = None) -> 
     try:
         if tls is None:
             return server.add_insecure_port(target)
-        pair = (_read_pem(tls.key_path), _read_pem(tls.cert_path))
-        return server.add_secure_port(target, grpc.ssl_server_credentials([pair]))
+        return server.add_secure_port(target, _server_credentials(tls))
     except RuntimeError:
         raise StartupError(f"cannot listen for grpc address={address}", code="port_in_use") from None
+
+
+def _server_credentials(tls: Tls) -> grpc.ServerCredentials:
+    """Return what shows, to each new connection, the certificates of that moment."""
+    shown = tls.current()
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal shown
+        pem = tls.current()
+        if pem is shown:
+            return None
+        shown = pem
+        return configuration(pem)
+
+    def configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
+        roots = pem.ca if tls.client_auth else None
+        return grpc.ssl_server_certificate_configuration([(pem.key, pem.cert)], roots)
+
+    # Its stubs do not know that None, which its documentation names, means no change.
+    fetch = cast(Callable[[], grpc.ServerCertificateConfiguration], changed)
+    return grpc.dynamic_ssl_server_credentials(configuration(shown), fetch, tls.client_auth)
 
 
 async def add_health_and_reflection(
@@ -145,10 +185,3 @@ def _check_free(host: str, port: str, address: str) -> None:
     # A machine without IPv6 still lists it: one family that works is enough.
     if not bound:
         raise refused
-
-
-def _read_pem(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as exc:
-        raise StartupError(f"cannot read a tls file path={path}", code="bad_flag") from exc

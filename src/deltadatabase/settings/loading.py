@@ -24,6 +24,7 @@ from deltadatabase.settings.programs import (
     S3Flags,
     ScrubSettings,
     ServeSettings,
+    TlsFlags,
     WorkerSettings,
     with_notes,
 )
@@ -35,6 +36,7 @@ _MASTER_KEY: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _BEARER: Final = re.compile(r"[\x21-\x7e]{16,512}")
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,512}")
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 _WORKER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}")
 
 
@@ -138,6 +140,8 @@ def check_serve(settings: ServeSettings) -> None:
         raise _bad("-memory outside dev mode needs -admin-key, or -state-dir to keep one in")
     if settings.grpc_addr is not None and not settings.workers:
         raise _bad("-grpc-addr needs -workers: without them all work is done in this process")
+    if settings.tls.client_auth and not settings.workers:
+        raise _bad("-tls-client-auth needs -workers: it is for gRPC; REST takes no client certificates")
 
 
 def check_worker(settings: WorkerSettings) -> None:
@@ -152,10 +156,21 @@ def check_worker(settings: WorkerSettings) -> None:
 
 
 def _check_process(settings: ProcessFlags) -> None:
-    if (settings.tls.cert is None) != (settings.tls.key is None):
-        raise _bad("-tls-cert and -tls-key belong together: one is missing")
+    _check_tls(settings.tls)
     _check_join_token(settings.join_token)
     _check_s3_keys(settings.s3)
+
+
+def _check_tls(tls: TlsFlags) -> None:
+    if (tls.cert is None) != (tls.key is None):
+        raise _bad("-tls-cert and -tls-key belong together: one is missing")
+    # Main worker and proc workers dial each other: TLS that only one of them has joins nobody.
+    if tls.cert is None and (tls.ca is not None or tls.client_auth or tls.server_name):
+        raise _bad("-tls-ca, -tls-client-auth and -tls-server-name need -tls-cert and -tls-key")
+    if tls.client_auth and tls.ca is None:
+        raise _bad("-tls-client-auth needs -tls-ca: the authority that clients' certificates are of")
+    if tls.server_name and not _HOST_NAME.fullmatch(tls.server_name):
+        raise _bad("-tls-server-name: not a host name")
 
 
 def _check_router(settings: RouterFlags) -> None:

@@ -79,7 +79,24 @@ class TlsFlags:
 
     cert: Path | None = flag("tls-cert", PATH, "", "certificate chain of the listeners, PEM; empty = no TLS")
     key: Path | None = flag("tls-key", PATH, "", "private key of -tls-cert, PEM")
-    ca: Path | None = flag("tls-ca", PATH, "", "authorities that peers' certificates are checked with, PEM")
+    ca: Path | None = flag(
+        "tls-ca",
+        PATH,
+        "",
+        "authorities that peers' gRPC certificates are checked with, PEM; empty = the system's",
+    )
+    client_auth: bool = flag(
+        "tls-client-auth",
+        BOOL,
+        "false",
+        "gRPC listeners demand a client certificate of an authority in -tls-ca; REST never does",
+    )
+    server_name: str = flag(
+        "tls-server-name",
+        TEXT,
+        "",
+        "name that peers' gRPC certificates must carry; empty = the address dialled",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

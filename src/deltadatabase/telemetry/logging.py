@@ -52,7 +52,9 @@ def configure(level: str, format: str, *, stream: TextIO | None = None, colour: 
         stream: where lines go; stderr by default.
         colour: allow colours in text; a stream that is no terminal never gets them.
     """
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # noqa: TID251 - written for grpc, never read
+    # Written for grpc, never read. Its handlers of a fork cost connections whenever a child is started.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # noqa: TID251
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # noqa: TID251
     target = stream or sys.stderr
     debugging = level == "debug"
     chain: list[Processor] = [

@@ -113,7 +113,7 @@ class WorkerServer:
         """
         options = self._options
         server = channels.new_server(message_bytes_max=options.message_bytes_max)
-        port = channels.listen(server, options.grpc_addr, tls=options.tls if _serves(options.tls) else None)
+        port = channels.listen(server, options.grpc_addr, tls=options.tls)
         exchange = ExchangeService(
             self,
             prove=self._identity.prove,
@@ -262,10 +262,6 @@ class WorkerServer:
     def _current_sealer(self) -> Sealer:
         assert self._sealer is not None
         return self._sealer
-
-
-def _serves(tls: Tls | None) -> bool:
-    return tls is not None and bool(tls.cert_path)
 
 
 def _not_serving() -> Unavailable:

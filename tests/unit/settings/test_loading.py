@@ -230,6 +230,24 @@ def test_certificate_and_key_belong_together(load):
     assert load(["-tls-cert=c.pem", "-tls-key=k.pem"], {}).tls.cert == Path("c.pem")
 
 
+@pytest.mark.parametrize("load", [load_main, load_worker])
+def test_tls_flags_that_contradict_each_other(load):
+    pair = ["-tls-cert=c.pem", "-tls-key=k.pem"]
+    for alone in ("-tls-ca=a.pem", "-tls-client-auth", "-tls-server-name=name"):
+        assert "need -tls-cert and -tls-key" in refused(load, alone)
+    assert "-tls-client-auth needs -tls-ca" in refused(load, *pair, "-tls-client-auth")
+    for name in ("a b", "-a", "*", "*.example.org", "a:1", "https://a", "ü", "x" * 254, "a\nb", "a."):
+        assert refused(load, *pair, f"-tls-server-name={name}") == "-tls-server-name: not a host name"
+    tls = load([*pair, "-tls-ca=a.pem", "-tls-client-auth=true", "-tls-server-name=deltadb.internal"], {}).tls
+    assert tls.client_auth and tls.server_name == "deltadb.internal"
+
+
+def test_client_certificates_are_for_grpc():
+    flags = ["-tls-cert=c.pem", "-tls-key=k.pem", "-tls-ca=a.pem", "-tls-client-auth"]
+    assert "REST takes no client certificates" in refused(load_serve, *flags)
+    assert load_serve([*flags, "-workers=2"], {}).tls.client_auth
+
+
 def test_documents_must_fit_into_a_message():
     detail = refused(load_main, "-rest-max-body-size=64MiB")
     assert "-grpc-max-recv-msg-size 66MiB or more" in detail
