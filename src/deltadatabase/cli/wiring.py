@@ -30,6 +30,7 @@ from deltadatabase.gateway.control import ControlPlane
 from deltadatabase.gateway.forwarding import Router
 from deltadatabase.gateway.keys import Keys
 from deltadatabase.gateway.members import Cluster
+from deltadatabase.gateway.metrics import RotationMetrics
 from deltadatabase.gateway.process import ClientCalls
 from deltadatabase.gateway.rotation import Phase, Progress, Rotation
 from deltadatabase.gateway.server import RestServer
@@ -49,6 +50,7 @@ from deltadatabase.settings import (
 from deltadatabase.storage.base import Store
 from deltadatabase.telemetry.audit import Action, Audit, Outcome
 from deltadatabase.telemetry.logging import get_logger
+from deltadatabase.telemetry.metrics import metrics
 from deltadatabase.worker.node import Node
 from deltadatabase.worker.opening import examine, refresh
 from deltadatabase.worker.presence import Presence, PresentLease
@@ -296,7 +298,8 @@ async def _main_worker(settings: RouterFlags) -> AsyncIterator[MainWorker]:
         watched(settings.tls, clock=clock, try_out=trial.accepts) as certificates,
         _stateful(settings, certificates) as main,
     ):
-        yield main
+        with metrics(settings.metrics_addr, RotationMetrics(main.rotation)):
+            yield main
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from deltadatabase.clock import system_random
 from deltadatabase.rpc.channels import Tls
 from deltadatabase.settings import WorkerSettings
 from deltadatabase.telemetry.audit import Audit
+from deltadatabase.telemetry.metrics import metrics
 from deltadatabase.worker.server import WorkerOptions, WorkerServer
 
 
@@ -25,7 +26,8 @@ async def _worker(settings: WorkerSettings, stop: asyncio.Event) -> None:
     audit = Audit(clock, settings.audit_log)
     try:
         async with certificates.watched(settings.tls, clock=clock) as own:
-            await _server(settings, own.tls if own else None, audit).run(stop)
+            with metrics(settings.metrics_addr):
+                await _server(settings, own.tls if own else None, audit).run(stop)
     finally:
         audit.close()
 

@@ -116,7 +116,10 @@ class ProcessFlags(LogFlags):
         at_most=limits.GRPC_MESSAGE_BYTES_MAX,
     )
     metrics_addr: Address | None = flag(
-        "metrics-addr", ADDRESS, "", "", hidden="this version does not serve metrics yet"
+        "metrics-addr",
+        ADDRESS,
+        "",
+        "listener of GET /metrics for Prometheus, without credentials; empty = none",
     )
     drain_timeout: float = flag(
         "drain-timeout",
