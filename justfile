@@ -55,9 +55,9 @@ docs:
 docs-check:
     {{bin}}/python docs/generate.py --check
 
-# Run all tests; arguments are passed on: just test tests/unit -k ring
+# Run all tests, three at a time; arguments are passed on: just test tests/unit -k ring
 test *arguments:
-    {{bin}}/pytest {{arguments}}
+    {{bin}}/pytest -n 3 --dist loadgroup {{arguments}}
 
 # Run the tests with real processes and a real S3 server.
 test-integration:
