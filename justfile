@@ -57,7 +57,7 @@ docs-check:
 
 # Run all tests, three at a time; arguments are passed on: just test tests/unit -k ring
 test *arguments:
-    {{bin}}/pytest -n 3 --dist loadgroup {{arguments}}
+    {{bin}}/pytest -n 3 {{arguments}}
 
 # Run the tests with real processes and a real S3 server.
 test-integration:

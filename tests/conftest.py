@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from support.dealing import Dealing, is_spread
 from support.weed import S3Server, running_weed
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, which makes what they share once, unless marked ``spread``.
+    items.sort(key=lambda item: is_spread(item.nodeid))
 
-    ``xdist_group`` puts tests of several files into one process, where they never run beside each other.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None and item.get_closest_marker("spread") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Dealing:
+    config.option.loadscopereorder = False  # By number of tests, which says nothing of their length.
+    return Dealing(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support import ports
 
 TESTS = Path(__file__).parents[1]
