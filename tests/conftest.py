@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.dealing import Dealing, is_spread
+from support.dealing import Dealing, comes_last
 from support.weed import S3Server, running_weed
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: is_spread(item.nodeid))
+    items.sort(key=lambda item: comes_last(item.nodeid))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -9,24 +9,27 @@ from typing import Final
 
 from xdist.scheduler import LoadScopeScheduling
 
-SPREAD: Final = ("tests/crash/", "tests/sim/")
-"""Folders whose tests compute for long, wait for nothing and share nothing.
+COMPUTING: Final = ("tests/crash/", "tests/sim/")
+"""Folders whose tests compute for long and wait for nothing.
 
-They come last, when those that wait no longer leave the machine idle, and each for itself.
+They come last, when those that wait no longer leave the machine idle.
 """
 
+SINGLY: Final = (*COMPUTING, "tests/integration/test_scrub.py", "tests/integration/test_show.py")
+"""Files of long tests that share nothing: a process takes one test of them, not all."""
 
-def is_spread(test: str) -> bool:
-    """Whether the test with this node id may run in another process than the rest of its file."""
-    return test.startswith(SPREAD)
+
+def comes_last(test: str) -> bool:
+    """Whether the test with this node id runs after those that wait."""
+    return test.startswith(COMPUTING)
 
 
 class Dealing(LoadScopeScheduling):  # type: ignore[misc]
-    """Deals out whole files, in the order in which they were collected, and single tests of ``SPREAD``.
+    """Deals out whole files, in the order in which they were collected, and single tests of ``SINGLY``.
 
     xdist's own ``--dist loadgroup`` could do the same by marks, but version 3.8.0 notes them where
     pytest 9.2 no longer looks: it then deals out single tests and says nothing.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid if is_spread(nodeid) else nodeid.partition("::")[0]
+        return nodeid if nodeid.startswith(SINGLY) else nodeid.partition("::")[0]
