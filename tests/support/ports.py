@@ -2,7 +2,8 @@
 
 They lie below the ports that the system gives to outgoing connections, so that a server that was stopped
 finds its port free when it starts again. A port handed out stays with the process that asked until that
-process ends: each is a lock on one byte of a file, which the system lets go of itself.
+process ends: each is a lock on one byte of a file, which the system lets go of itself, and which
+a forked process does not inherit.
 """
 
 from __future__ import annotations
@@ -23,9 +24,8 @@ class _Ports:
     """Hands out the ports of one process, each once; when all were used, the first ones again."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
         # Another process begins elsewhere, which spares both of them trying what the other one has.
-        self._next = itertools.count(self.pid * 97)
+        self._next = itertools.count(os.getpid() * 97)
         # Kept open: closing it would free the ports. It is never removed, because a process that holds
         # locks on a removed file and one that made it anew would not see each other.
         path = Path(tempfile.gettempdir()) / f"deltadatabase-test-ports-{os.getuid()}"
@@ -61,10 +61,6 @@ _ports = _Ports()
 
 def free_port() -> int:
     """A TCP port that nobody listens on now, and that no other test process is given."""
-    global _ports
-    if _ports.pid != os.getpid():
-        # Locks do not pass to a forked process, which therefore claims ports of its own.
-        _ports = _Ports()
     return _ports.take()
 
 

@@ -47,7 +47,7 @@ def test_processes_that_begin_at_the_same_port_get_different_ones() -> None:
 
 
 def test_a_forked_process_claims_ports_of_its_own() -> None:
-    """It would otherwise hand out, from the same point on, what its parent's claims do not keep from it."""
+    """It goes on from the same port as its parent."""
     context = multiprocessing.get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
     held = context.Event()
