@@ -66,9 +66,9 @@ docs:
 docs-check:
     {{bin}}/python docs/generate.py --check
 
-# Run all tests, whole files of them in each of four processes; arguments are passed on: just test tests/unit -k ring
+# Run all tests, whole files of them in each of three processes; arguments are passed on: just test tests/unit -k ring
 test *arguments:
-    {{bin}}/pytest -n 4 {{arguments}}
+    {{bin}}/pytest -n 3 {{arguments}}
 
 # Run the tests with real processes and a real S3 server.
 test-integration:

@@ -15,8 +15,12 @@ COMPUTING: Final = ("tests/crash/", "tests/sim/")
 They come last, when those that wait no longer leave the machine idle.
 """
 
-SINGLY: Final = (*COMPUTING, "tests/integration/test_scrub.py", "tests/integration/test_show.py")
-"""Files of long tests that share nothing: a process takes one test of them, not all."""
+SINGLY: Final = (*COMPUTING, "tests/integration/test_scrub.py")
+"""Files of long tests that share nothing: a process takes one test of them, not all.
+
+Tests that load the machine, as ``test_show.py`` does, stay together instead, so that they are not at work
+beside each other.
+"""
 
 
 def comes_last(test: str) -> bool:
