@@ -15,7 +15,11 @@ serve *arguments:
     {{bin}}/deltadb serve {{arguments}}
 
 # Everything that CI checks.
-check: fmt-check lint types imports proto-check docs-check test
+check: static test
+
+# Everything that CI checks but the tests; the checks run beside each other.
+[parallel]
+static: fmt-check lint mypy pyright imports proto-check docs-check
 
 # Format all sources.
 fmt:
@@ -31,8 +35,15 @@ lint:
     {{bin}}/ruff check
 
 # Check types.
-types:
+[parallel]
+types: mypy pyright
+
+[private]
+mypy:
     {{bin}}/mypy
+
+[private]
+pyright:
     {{bin}}/pyright --pythonpath {{bin}}/python
 
 # Check the direction of imports.
@@ -55,9 +66,9 @@ docs:
 docs-check:
     {{bin}}/python docs/generate.py --check
 
-# Run all tests; arguments are passed on: just test tests/unit -k ring
+# Run all tests, whole files of them in each of three processes; arguments are passed on: just test tests/unit -k ring
 test *arguments:
-    {{bin}}/pytest {{arguments}}
+    {{bin}}/pytest -n 3 {{arguments}}
 
 # Run the tests with real processes and a real S3 server.
 test-integration:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -105,10 +106,16 @@ def start_time_s(folder: Path) -> float:
 
 
 def free_port() -> int:
-    """A TCP port that is free on the loopback interface now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on which nobody listens now.
+
+    It is below those that the system gives to outgoing connections, and below those of the tests
+    (``tests/support/ports.py``), so that neither takes it before the server does.
+    """
+    while True:
+        port = random.randrange(12_000, 20_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
 
 
 @contextlib.contextmanager

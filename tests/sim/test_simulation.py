@@ -13,30 +13,41 @@ import pytest
 
 from deltadatabase.errors import Unavailable
 from deltadatabase.placement.membership import Placement
+from sim.blocks import BLOCK, run_block
 from sim.history import Operation, violations
 from sim.plants import PLANTS
 from sim.scenario import FLAPPING, GRAVES, HOT, SHAPES, first_failure, simulate
 
 SEEDS = 20_000
+PART = 500
 PLANTED_SEEDS = range(3_000)
 """Enough for each planted bug several times over; the search ends at the first."""
 SHAPES_FOR_RARE = {"cached_under_the_term_of_its_end": (FLAPPING,), "refusal_of_a_lost_merge_told": (HOT,)}
 """Needs more seeds among all shapes; ``just sim-long`` has them."""
 
 
-def test_no_violation_in_many_seeds() -> None:
-    """In processes of its own, one a core: this is most of what the test run takes."""
-    tests = Path(__file__).parents[1]
-    run = subprocess.run(
-        [sys.executable, "-m", "sim", "-seeds", str(SEEDS)],
-        env={**os.environ, "PYTHONPATH": str(tests)},
+@pytest.mark.parametrize("first", range(0, SEEDS, PART))
+def test_no_violation_in_many_seeds(first: int) -> None:
+    """In parts, for as many processes as there are: this is most of what the test run takes."""
+    done = 0
+    for start in range(first, first + PART, BLOCK):
+        total, wrong = run_block(start)
+        assert not wrong, wrong
+        done += total.seeds
+    assert done == PART
+
+
+def test_the_command_line_runs_the_seeds_that_it_is_asked_for() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sim", "-first", "100", "-seeds", "200", "-jobs", "2"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-2_000:]
-    assert "0 violations" in run.stdout
-    print(run.stdout)
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
+    assert "200 seeds up to 299," in done.stdout
+    assert "0 violations" in done.stdout
 
 
 def test_every_shape_does_what_it_is_for() -> None:

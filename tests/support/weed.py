@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from obstore.store import S3Store
 
 from deltadatabase.settings.values import Secret
 from deltadatabase.storage.objects import S3Settings
+from support.ports import free_ports as free_ports
 
 ACCESS_KEY: Final = "weed-access"
 SECRET_KEY: Final = "weed-secret-only-for-tests"
@@ -199,15 +199,6 @@ def running_weed(directory: Path) -> Iterator[S3Server]:
         yield server
     finally:
         server.stop()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on now, all different."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _program() -> str:
