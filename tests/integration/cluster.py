@@ -3,45 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import boto3
 import botocore.exceptions
 import httpx
+from support.discretion import ADMIN_KEY as ADMIN_KEY
+from support.discretion import JOIN_TOKEN as JOIN_TOKEN
+from support.discretion import MARKER, MASTER_KEY
+from support.discretion import secrets_in as secrets_in
 from support.programs import Program, Programs, free_port, programs, wait_for, wait_until_ready
-from support.weed import READER_SECRET_KEY, SECRET_KEY, S3Server
+from support.weed import S3Server
 
-MASTER_KEY: Final = "5d" * 32
-ADMIN_KEY: Final = "the-admin-key-of-the-tests"
-JOIN_TOKEN: Final = "the-join-token-of-the-tests"
-MARKER: Final = "hummingbird"
-"""A word in every document."""
-SECRETS: Final = (MASTER_KEY, ADMIN_KEY, JOIN_TOKEN, MARKER, SECRET_KEY, READER_SECRET_KEY)
-SECRET_FILES: Final = ("master-key", "admin-key", "join-token")
-ISSUED_TOKEN: Final = re.compile(r"d[ks]_[A-Za-z0-9_-]{20,}")
-
-
-@contextlib.contextmanager
-def discreet_programs(folder: Path, environ: Mapping[str, str] | None = None) -> Iterator[Programs]:
-    """Start programs in a folder; at the end no log of theirs may hold a secret or a stack trace."""
-    with programs(folder, environ) as started:
-        yield started
-    made = [path.read_text().strip() for path in folder.rglob("*") if path.name in SECRET_FILES]
-    for program in started.started:
-        assert secrets_in(program.output, made) == [], f"{program.name} logged them"
-        assert "Traceback" not in program.output, program.output
-
-
-def secrets_in(text: str, made: Sequence[str] = ()) -> list[str]:
-    """Every secret of the tests that is in ``text``, and every issued token."""
-    return [secret for secret in (*SECRETS, *made) if secret in text] + ISSUED_TOKEN.findall(text)
+discreet_programs = programs
+"""Every program's log is looked through at its end."""
 
 
 @dataclass

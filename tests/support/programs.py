@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 
+from support.discretion import check_logs
 from support.ports import free_port as free_port
 
 START_TIMEOUT_S = 30.0
@@ -137,12 +138,16 @@ def programs(
     environ: Mapping[str, str] | None = None,
     commands: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Programs]:
-    """Start programs in a folder; on the way out stop them all."""
+    """Start programs in a folder; on the way out stop them all.
+
+    What they wrote must hold no secret, no document and no stack trace.
+    """
     started = Programs(folder, environ or {}, commands=commands or {})
     try:
         yield started
     finally:
         started.stop_all()
+    check_logs(folder, [program.log for program in started.started])
 
 
 def wait_until_ready(
