@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from deltadatabase.errors import StartupError, Unavailable
+from deltadatabase.limits import EPOCH_MAX
 
 FILE: Final = "epochs.json"
 LOCK: Final = "lock"
@@ -73,15 +74,16 @@ class ClusterState:
 
 def _load(path: Path) -> dict[str, int]:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+        limits = msgspec.json.decode(path.read_bytes(), type=dict[str, int])
     except FileNotFoundError:
         return {}
     except OSError as exc:
         raise _unusable(f"holds {FILE}, which cannot be read: {exc.strerror}") from None
-    except (msgspec.MsgspecError, ValueError):
-        raise _unusable(
-            f"holds a damaged {FILE}; remove that file: epochs are then taken from the store"
-        ) from None
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise _damaged() from None
+    if not all(0 <= limit <= EPOCH_MAX for limit in limits.values()):
+        raise _damaged()
+    return limits
 
 
 def _store(directory: Path, data: bytes) -> None:
@@ -97,6 +99,10 @@ def _store(directory: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _damaged() -> StartupError:
+    return _unusable(f"holds a damaged {FILE}; remove that file: epochs are then taken from the store")
 
 
 def _unusable(reason: str) -> StartupError:

@@ -72,7 +72,7 @@ class Positions:
             return None
         except OSError as exc:
             raise _unusable(f"holds {FILE}, which cannot be read: {exc.strerror}") from None
-        except (msgspec.MsgspecError, ValueError):
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             position = None
         if position is None or position.format != FORMAT:
             raise _unusable(f"holds a {FILE} that this version cannot read: scrub without -resume")
