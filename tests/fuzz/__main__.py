@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import resource
 import sys
 import tempfile
@@ -60,7 +61,7 @@ def main() -> int:
             own.mkdir()
             target = TARGETS[name](own)
             stack.callback(target.close)
-            blackbox = Blackbox(asked.folder / f"under-way-{name}")
+            blackbox = Blackbox(asked.folder / f"under-way-{name}-{os.getpid()}")
             stack.callback(blackbox.close)
             fuzzers.append(Fuzzer(target, asked.seed, blackbox))
         if asked.reproduce is not None:

@@ -97,7 +97,7 @@ class Blackbox:
     def close(self) -> None:
         self._map.close()
         self._file.close()
-        Path(self._file.name).unlink()
+        Path(self._file.name).unlink(missing_ok=True)  # Another run may have had the same name.
 
 
 @dataclass

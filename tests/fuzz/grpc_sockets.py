@@ -299,6 +299,10 @@ class FakeMain(main_grpc.MainWorkerServicer):
         self.instance_id = ""
 
     async def Subscribe(self, _requests: object, context: grpc.aio.ServicerContext) -> None:  # type: ignore[type-arg, override]  # noqa: N802
+        with contextlib.suppress(asyncio.CancelledError):  # The end: gRPC would write a stack trace.
+            await self._serve(context)
+
+    async def _serve(self, context: grpc.aio.ServicerContext) -> None:  # type: ignore[type-arg]
         asked = (await context.read()).join  # type: ignore[union-attr]
         nonce = b"s" * 32
         await context.write(

@@ -284,7 +284,7 @@ def message_change(cls: type[Message]) -> Change:
 
 # Several messages after each other, and HTTP
 
-FRAME_BYTES: Final = 3
+FRAME_BYTES: Final = 4
 
 
 def framed(parts: Sequence[bytes]) -> bytes:

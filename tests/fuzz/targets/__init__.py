@@ -32,6 +32,7 @@ TARGETS: Final[Mapping[str, Make]] = {
     "stream-reply": wire.reply,
     "exchange": wire.exchange,
     "greeting": wire.greeting,
+    "answers": wire.answers,
     "join": control.join,
     "membership": control.membership,
     "wrapped-keys": control.keys,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from random import Random
 
 import grpc
 import grpc.aio
@@ -13,12 +14,13 @@ from support.fake_store import FakeStore
 
 from deltadatabase.clock import system_random
 from deltadatabase.errors import DeltaError, Invalid, Unauthenticated, Unavailable
-from deltadatabase.model import Command, Op
+from deltadatabase.model import Command, Op, Result
 from deltadatabase.rpc import convert, handshake
 from deltadatabase.rpc.exchange import ExchangeService
 from deltadatabase.rpc.handshake import LinkSecret
 from deltadatabase.rpc.pb import proc_worker_pb2 as pb
 from deltadatabase.rpc.pb import types_pb2
+from deltadatabase.rpc.stream import WorkerStream
 from fuzz.engine import Target, Wrong
 from fuzz.mutate import framed, message_change, sequence_change, unframed
 from fuzz.targets.stack import Loop, make_node
@@ -214,7 +216,19 @@ def exchange(_folder: Path) -> Target:
         framed((pb.RequestBatch(hello=pb.Hello(nonce_main=b"n" * 32)).SerializeToString(), b"")),
         framed((b"", b"\xff\xff")),
     ]
-    return Target("exchange", check, seeds, sequence_change(message_change(pb.RequestBatch)), loop.close)
+    return Target("exchange", check, seeds, _stream_changed, loop.close)
+
+
+_parts_changed = sequence_change(message_change(pb.RequestBatch))
+
+
+def _stream_changed(random: Random, data: bytes, other: bytes) -> bytes:
+    """Change what comes after the handshake, mostly: a peer that fails it is not heard at all."""
+    first, *rest = unframed(data) or [b""]
+    if random.random() < 0.1:
+        return _parts_changed(random, data, other)
+    changed = _parts_changed(random, framed(rest), framed(unframed(other)[1:]))
+    return framed((GREETED if random.random() < 0.5 else first,)) + changed
 
 
 class Call:
@@ -246,3 +260,63 @@ def greeting(_folder: Path) -> Target:
     welcome = pb.Welcome(nonce_worker=b"w" * 32, proof=b"p" * 32, worker_instance_id=INSTANCE)
     seed = framed((pb.ReplyBatch(welcome=welcome).SerializeToString(),))
     return Target("greeting", check, [seed, b""], sequence_change(message_change(pb.ReplyBatch)), loop.close)
+
+
+# The main worker's end of an open stream
+
+
+class ReplyCall:
+    """Stands for gRPC under a stream that is open: what a worker says, whatever that is."""
+
+    def __init__(self, parts: list[bytes]) -> None:
+        self._parts = parts
+        self._written = 0
+
+    async def write(self, data: bytes) -> None:
+        self._written += len(pb.RequestBatch.FromString(data).requests)
+
+    async def read(self) -> object:
+        while self._written < len(ASKED):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return self._parts.pop(0) if self._parts else grpc.aio.EOF
+
+    def cancel(self) -> bool:
+        return True
+
+
+class NoChannel:
+    async def close(self, grace: float | None) -> None:
+        """Nothing to close."""
+
+
+ASKED = commands()[:4]
+
+
+def answers(_folder: Path) -> Target:
+    """Each call ends with a result or an error of the tree, and the stream with its loss."""
+    loop = Loop()
+
+    async def run(data: bytes) -> tuple[list[object], WorkerStream]:
+        call = ReplyCall(unframed(data))
+        stream = WorkerStream(NoChannel(), call, 1 << 20)  # type: ignore[arg-type]
+        outcomes = await asyncio.gather(*(stream.call(one) for one in ASKED), return_exceptions=True)
+        await stream.close()
+        return [*outcomes], stream
+
+    def check(data: bytes) -> None:
+        outcomes, stream = loop.run(run(data))
+        for outcome in outcomes:
+            if not isinstance(outcome, Result | DeltaError):
+                raise Wrong(f"a call ended with {type(outcome).__name__}")
+        if stream.in_flight or not stream.lost.is_set():
+            raise Wrong("something was left of a stream that has ended")
+
+    good = [pb.Reply(id=number, version=1, etag='"1-aa"', document=b"{}") for number in range(1, 5)]
+    failed = pb.Reply(id=2, error=types_pb2.Error(kind=17))
+    seeds = [
+        framed((pb.ReplyBatch(replies=good).SerializeToString(),)),
+        framed([pb.ReplyBatch(replies=[one]).SerializeToString() for one in good]),
+        framed((pb.ReplyBatch(replies=[failed]).SerializeToString(),)),
+    ]
+    return Target("answers", check, seeds, sequence_change(message_change(pb.ReplyBatch)), loop.close)
