@@ -8,15 +8,15 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from fuzz import grpc_sockets, openapi, sockets
+from fuzz import grpc_main, grpc_proc, openapi, sockets
 from fuzz.engine import shared_memory
 from fuzz.plants import SERVED, planted_programs
 from fuzz.verdicts import Tally
 
 HARNESSES: dict[str, tuple[float, Callable[..., tuple[Tally, float]]]] = {
     "http": (0.6, sockets.fuzz_http),
-    "grpc-main": (0.15, grpc_sockets.fuzz_main),
-    "grpc-proc": (0.25, grpc_sockets.fuzz_proc),
+    "grpc-main": (0.15, grpc_main.fuzz_main),
+    "grpc-proc": (0.25, grpc_proc.fuzz_proc),
 }
 """Each with its share of the requests."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fuzz import grpc_sockets, openapi, sockets
+from fuzz import grpc_main, grpc_proc, openapi, sockets
 from fuzz.plants import planted_programs
 
 pytestmark = pytest.mark.integration
@@ -12,8 +12,8 @@ pytestmark = pytest.mark.integration
 SEED = 5
 SHORT = {
     "http": (sockets.fuzz_http, 3500),
-    "grpc-main": (grpc_sockets.fuzz_main, 700),
-    "grpc-proc": (grpc_sockets.fuzz_proc, 1000),
+    "grpc-main": (grpc_main.fuzz_main, 700),
+    "grpc-proc": (grpc_proc.fuzz_proc, 1000),
 }
 PLANTED = (
     ("500", "http", 12_000, "answered 500"),
