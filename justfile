@@ -83,6 +83,14 @@ sim-long *arguments:
     mkdir -p build
     PYTHONPATH=tests {{bin}}/python -m sim -minutes 40 -resume build/sim.json {{arguments}}
 
+# Hand changed inputs to every parser that faces a network or a stored object: just fuzz -minutes 20
+fuzz *arguments:
+    PYTHONPATH=tests {{bin}}/python -m fuzz {{arguments}}
+
+# The same over sockets to real processes, and Schemathesis: just fuzz-sockets -requests 100000
+fuzz-sockets *arguments:
+    PYTHONPATH=tests {{bin}}/python -m fuzz.network {{arguments}}
+
 # Measure the database beside its baselines, in about 3 minutes: just bench -h
 bench *arguments:
     {{bin}}/python -m bench {{arguments}}

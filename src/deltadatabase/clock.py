@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_MS: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+_LAST_MS: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
 class Clock(Protocol):
@@ -44,6 +46,10 @@ system_random: Random = os.urandom
 
 
 def rfc3339(wall_ms: int) -> str:
-    """A wall-clock time as RFC 3339 text in UTC, with milliseconds."""
-    moment = _EPOCH + timedelta(milliseconds=wall_ms)
+    """A wall-clock time as RFC 3339 text in UTC, with milliseconds.
+
+    That has years of four digits: what is stored for a time beyond them, after damage or by a
+    clock gone wild, is shown as the first or the last moment that can be written.
+    """
+    moment = _EPOCH + timedelta(milliseconds=min(max(wall_ms, _FIRST_MS), _LAST_MS))
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

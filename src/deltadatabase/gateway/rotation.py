@@ -460,7 +460,7 @@ def _parse(data: bytes | None) -> Progress:
         return Progress()
     try:
         progress = msgspec.json.decode(data, type=Progress)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         progress = None
     if progress is None or progress.format != FORMAT:
         raise unusable(f"holds a {FILE} that this version cannot read; remove it, then rotate again")

@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from deltadatabase.errors import Unavailable
+from deltadatabase.errors import StartupError, Unavailable
+from deltadatabase.limits import EPOCH_MAX
 from deltadatabase.statefolder import StateFolder, unusable
 
 FILE: Final = "epochs.json"
@@ -66,9 +67,16 @@ class ClusterState:
 
 
 def _parse(data: bytes | None) -> dict[str, int]:
+    if data is None:
+        return {}
     try:
-        return {} if data is None else msgspec.json.decode(data, type=dict[str, int])
-    except (msgspec.MsgspecError, ValueError):
-        raise unusable(
-            f"holds a damaged {FILE}; remove that file: epochs are then taken from the store"
-        ) from None
+        limits = msgspec.json.decode(data, type=dict[str, int])
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise _damaged() from None
+    if not all(0 <= limit <= EPOCH_MAX for limit in limits.values()):
+        raise _damaged()
+    return limits
+
+
+def _damaged() -> StartupError:
+    return unusable(f"holds a damaged {FILE}; remove that file: epochs are then taken from the store")

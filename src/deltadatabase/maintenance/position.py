@@ -59,7 +59,7 @@ class Positions:
             return None
         try:
             position = msgspec.json.decode(data, type=Position)
-        except (msgspec.MsgspecError, ValueError):
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             position = None
         if position is None or position.format != FORMAT:
             raise unusable(f"holds a {FILE} that this version cannot read: scrub without -resume")

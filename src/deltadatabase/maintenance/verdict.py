@@ -85,6 +85,6 @@ def _version_in(meta: bytes | None, name: Name) -> int:
         return 0
     try:
         read = msgspec.json.decode(meta, type=_Meta)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return 0
     return read.version if (read.schema_id, read.key) == name and 0 < read.version < _VERSION_MAX else 0

@@ -19,7 +19,7 @@ from deltadatabase.errors import (
     Unavailable,
     VersionMismatch,
 )
-from deltadatabase.limits import COMMIT_ATTEMPTS_MAX, SHARD_COUNT_MAX
+from deltadatabase.limits import COMMIT_ATTEMPTS_MAX, EPOCH_MAX, SHARD_COUNT_MAX
 from deltadatabase.model import DatabaseInfo
 from deltadatabase.storage.base import Store, When
 from deltadatabase.storage.paths import DATABASE_PATH, FILES
@@ -84,7 +84,7 @@ def parse_database(data: bytes) -> DatabaseInfo:
     """Parse a description. Raises StartupError (``store_refused``)."""
     try:
         info = msgspec.json.decode(data, type=DatabaseInfo)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         raise StartupError(
             "cluster/database.json is damaged; restore it from a backup", code="store_refused"
         ) from None
@@ -93,7 +93,7 @@ def parse_database(data: bytes) -> DatabaseInfo:
             f"the database has format {info.format}, this version serves format {FORMAT}",
             code="store_refused",
         )
-    if not 0 < info.shards <= SHARD_COUNT_MAX or info.highest_epoch < 0:
+    if not 0 < info.shards <= SHARD_COUNT_MAX or not 0 <= info.highest_epoch <= EPOCH_MAX:
         raise StartupError(
             "cluster/database.json holds impossible numbers; restore it from a backup", code="store_refused"
         )

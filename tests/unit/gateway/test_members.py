@@ -361,10 +361,11 @@ def test_one_main_worker_for_a_state_directory(tmp_path: Path) -> None:
     again = ClusterState(tmp_path)
     assert again.epoch_limit("db") == 10
     again.close()
-    (tmp_path / "epochs.json").write_text("{")
-    with pytest.raises(StartupError) as caught:
-        ClusterState(tmp_path)
-    assert caught.value.code == "state_unusable"
+    for damaged in ("{", '{"db":18446744073709551616}', '{"db":-1}'):
+        (tmp_path / "epochs.json").write_text(damaged)
+        with pytest.raises(StartupError) as caught:
+            ClusterState(tmp_path)
+        assert caught.value.code == "state_unusable"
 
 
 async def test_workers_that_are_gone_for_an_hour_make_room_for_others(

@@ -40,7 +40,7 @@ def test_one_scrub_at_a_time(tmp_path):
     Positions(tmp_path).close()
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff", b'{"format": 1}'])
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff", b'{"format": 1}', b'{"other":' + b"[" * 5000])
 def test_a_damaged_file_is_refused_and_kept(tmp_path, text):
     (tmp_path / "scrub.json").write_bytes(text)
     with pytest.raises(StartupError, match="without -resume"):

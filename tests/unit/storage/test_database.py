@@ -119,6 +119,8 @@ async def test_keys_added_together_are_all_kept() -> None:
         b'{"database_id":"x","format":2,"shards":1,"highest_epoch":0,"keys":{}}',
         b'{"database_id":"x","format":1,"shards":0,"highest_epoch":0,"keys":{}}',
         b'{"database_id":"x","format":1,"shards":1,"highest_epoch":-1,"keys":{}}',
+        b'{"database_id":"x","format":1,"shards":1,"highest_epoch":18446744073709551616,"keys":{}}',
+        b'{"other":' + b"[" * 5000,
     ],
 )
 async def test_what_is_not_understood_is_refused_and_left(data: bytes) -> None:
