@@ -74,6 +74,10 @@ STORE_CONNECT_TIMEOUT_S: Final = 2.0
 COMMIT_ATTEMPTS_MAX: Final = 8
 SETTLED_AFTER_MS: Final = 60_000
 LIST_PAGE_MAX: Final = 1000
+SEALED_OVERHEAD_BYTES_MAX: Final = 64 * KIB
+"""More than an envelope adds to its document, with the longest names and most recent writes."""
+OBJECT_BYTES_MAX: Final = GRPC_MESSAGE_BYTES_MAX + SEALED_OVERHEAD_BYTES_MAX
+"""No sealed entity is larger: its document came in one message."""
 
 # Worker
 ENTITY_WAITERS_MAX: Final = 1024
@@ -89,7 +93,7 @@ SCRUB_PAGE_DIRECTORY: Final = 50_000
 SCRUB_PAGE: Final = LIST_PAGE_MAX
 SCRUB_CHUNK: Final = 500
 SCRUB_CONCURRENCY: Final = 16
-SCRUB_OBJECT_BYTES_MAX: Final = GRPC_MESSAGE_BYTES_MAX + MIB
+SCRUB_OBJECT_BYTES_MAX: Final = OBJECT_BYTES_MAX
 SCRUB_FINDINGS_MAX: Final = 10_000
 SCRUB_SAVE_INTERVAL_S: Final = 2.0
 CLOCK_SKEW_MAX_S: Final = 60.0
