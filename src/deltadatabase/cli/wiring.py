@@ -22,14 +22,21 @@ from deltadatabase.crypto.keyring import Keyring
 from deltadatabase.errors import DeltaError, OutcomeUnknown, Overloaded, StartupError, Unavailable
 from deltadatabase.gateway.app import GatewayOptions, create_app
 from deltadatabase.gateway.control import ControlPlane
+from deltadatabase.gateway.doorkeeper import Doorkeeper
 from deltadatabase.gateway.forwarding import Router
 from deltadatabase.gateway.members import Cluster
 from deltadatabase.gateway.process import ClientCalls
 from deltadatabase.gateway.server import RestServer, TlsFiles
 from deltadatabase.gateway.state import ClusterState
-from deltadatabase.limits import TEMPLATE_POLL_S
+from deltadatabase.limits import (
+    CLIENT_MESSAGE_OVERHEAD_BYTES,
+    CLIENT_STREAMS_MAX,
+    CONTROL_MESSAGE_BYTES_MIN,
+    TEMPLATE_POLL_S,
+)
 from deltadatabase.model import MemberInfo, MemberState, StoreReport
 from deltadatabase.rpc import channels
+from deltadatabase.rpc.doorway import Doorway, places_for
 from deltadatabase.rpc.local import LocalLink
 from deltadatabase.rpc.pb import main_worker_pb2_grpc as pb_grpc
 from deltadatabase.rpc.stream import WorkerStream
@@ -174,7 +181,15 @@ class MainWorker:
     async def control_plane(self, address: Address) -> AsyncIterator[int]:
         """Serve gRPC on ``address``; gives the port."""
         settings = self.settings
-        server = channels.new_server(message_bytes_max=settings.grpc_max_recv_msg_size)
+        received_bytes_max = max(
+            settings.rest_max_body_size + CLIENT_MESSAGE_OVERHEAD_BYTES, CONTROL_MESSAGE_BYTES_MIN
+        )
+        server = channels.new_server(
+            message_bytes_max=settings.grpc_max_recv_msg_size,
+            received_bytes_max=received_bytes_max,
+            streams_max=CLIENT_STREAMS_MAX,
+            interceptors=[Doorkeeper(self.accounts)],
+        )
         port = channels.listen(
             server, address_text(address), tls=tls_of(settings) if settings.tls.cert else None
         )
@@ -188,6 +203,7 @@ class MainWorker:
             random=system_random,
             instance_id=self.instance_id,
             key_label=self.key_label,
+            doorway=Doorway(places_for(received_bytes_max)),
         )
         pb_grpc.add_MainWorkerServicer_to_server(control, server)
         await channels.add_health_and_reflection(server, [channels.MAIN_WORKER_SERVICE])

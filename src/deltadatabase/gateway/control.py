@@ -24,6 +24,7 @@ from deltadatabase.gateway.peers import is_same_user, reachable_address
 from deltadatabase.limits import GRPC_MESSAGE_BYTES_MAX, HANDSHAKE_TIMEOUT_S, KIB, STORE_WAIT_MAX_S
 from deltadatabase.model import MemberInfo, MemberState, StoreSight
 from deltadatabase.rpc.convert import decode_store_report
+from deltadatabase.rpc.doorway import Doorway
 from deltadatabase.rpc.pb import main_worker_pb2 as pb
 from deltadatabase.rpc.pb import main_worker_pb2_grpc as pb_grpc
 from deltadatabase.telemetry.logging import get_logger
@@ -56,6 +57,7 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         clock, random: time and nonces.
         instance_id: this run of the main worker.
         key_label: what people call the primary master key.
+        doorway: bounds the callers whose proof is not known yet.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         random: Random,
         instance_id: str,
         key_label: str,
+        doorway: Doorway,
     ) -> None:
         self._cluster = cluster
         self._keyring = keyring
@@ -80,6 +83,7 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         self._random = random
         self._instance_id = instance_id
         self._key_label = key_label
+        self._doorway = doorway
 
     async def Process(  # noqa: N802  # the service's own name
         self, request: pb.ProcessRequest, context: ClientContext
@@ -93,11 +97,12 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         """Carry one membership from its join to its end."""
         worker_id = ""
         try:
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                asked = (await _receive(context, "join")).join
-                _check_join(asked)
-                worker_id = asked.worker_id
-                link_key, address = await self._admit(context, asked)
+            with self._doorway.place(context.peer()):
+                async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                    asked = (await _receive(context, "join")).join
+                    _check_join(asked)
+                    worker_id = asked.worker_id
+                    link_key, address = await self._admit(context, asked)
             await self._serve_member(context, asked, link_key, address)
         except asyncio.CancelledError:
             # The server ends. gRPC would write a stack trace past our log; nothing runs after this.
@@ -232,6 +237,7 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
 
     async def _hear(self, context: Stream, instance_id: str, outbox: Outbox) -> None:
         draining: asyncio.Task[None] | None = None
+        templates: dict[str, str] = {}
         while (message := await _next(context)) is not None:
             match message.WhichOneof("message"):
                 case "heartbeat":
@@ -247,7 +253,10 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
                     )
                     outbox.put_nowait(pb.MainMessage(heartbeat=answer))
                 case "templates":
-                    self._cluster.templates_seen(message.templates.etags)
+                    templates |= message.templates.etags
+                    if not message.templates.more:
+                        self._cluster.templates_seen(templates)
+                        templates = {}
                 case "drain" if draining is None:
                     draining = asyncio.create_task(self._drain(instance_id, outbox))
                 case _:

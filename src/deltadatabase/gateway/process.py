@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 import grpc.aio
@@ -34,6 +35,12 @@ class Authenticator(Protocol):
     def authenticate(self, authorization: str | None) -> Principal: ...
 
 
+def authorization_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | None:
+    """The ``authorization`` in a call's metadata; None without it."""
+    value = dict(metadata or ()).get("authorization")
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
 class ClientCalls:
     """Serves ``MainWorker.Process``.
 
@@ -57,10 +64,7 @@ class ClientCalls:
             await context.abort(status_code(exc), exc.detail)
 
     async def _serve(self, request: pb.ProcessRequest, context: Context) -> pb.ProcessResponse:
-        authorization = dict(context.invocation_metadata() or ()).get("authorization")
-        principal = self._accounts.authenticate(
-            authorization.decode("latin-1") if isinstance(authorization, bytes) else authorization
-        )
+        principal = self._accounts.authenticate(authorization_of(context.invocation_metadata()))
         op = next((known for known in NEEDS if int(known) == int(request.op)), None)
         if op is None:
             raise Invalid("this operation is not served to clients", code="unknown_op")

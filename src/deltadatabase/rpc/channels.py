@@ -6,7 +6,7 @@ import errno
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -62,16 +62,31 @@ def open_channel(
     return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(roots), options=options)
 
 
-def new_server(*, message_bytes_max: int = limits.GRPC_MESSAGE_BYTES_MAX_DEFAULT) -> grpc.aio.Server:
-    """Return a server that listens nowhere yet."""
+def new_server(
+    *,
+    message_bytes_max: int = limits.GRPC_MESSAGE_BYTES_MAX_DEFAULT,
+    received_bytes_max: int | None = None,
+    streams_max: int = limits.DATA_STREAMS_MAX,
+    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+) -> grpc.aio.Server:
+    """Return a server that listens nowhere yet.
+
+    Args:
+        message_bytes_max: largest message.
+        received_bytes_max: largest message that callers may send, where that is less.
+        streams_max: calls at once on one connection; a client holds further ones back itself.
+        interceptors: see each call before it is served.
+    """
     return grpc.aio.server(
+        interceptors=interceptors,
         options=[
-            *_shared_options(message_bytes_max),
+            *_shared_options(message_bytes_max, received_bytes_max),
+            ("grpc.max_concurrent_streams", streams_max),
             # With it a second program would share an occupied port in silence.
             ("grpc.so_reuseport", 0),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_TIME_MS // 2),
             ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_TIME_MS // 2),
-        ]
+        ],
     )
 
 
@@ -110,9 +125,9 @@ async def add_health_and_reflection(
     return stop
 
 
-def _shared_options(message_bytes_max: int) -> list[tuple[str, int]]:
+def _shared_options(message_bytes_max: int, received_bytes_max: int | None = None) -> list[tuple[str, int]]:
     return [
-        ("grpc.max_receive_message_length", message_bytes_max),
+        ("grpc.max_receive_message_length", received_bytes_max or message_bytes_max),
         ("grpc.max_send_message_length", message_bytes_max),
         ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
