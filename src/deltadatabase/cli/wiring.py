@@ -188,6 +188,7 @@ class MainWorker:
             message_bytes_max=settings.grpc_max_recv_msg_size,
             received_bytes_max=received_bytes_max,
             streams_max=CLIENT_STREAMS_MAX,
+            read_ahead=False,
             interceptors=[Doorkeeper(self.accounts)],
         )
         port = channels.listen(

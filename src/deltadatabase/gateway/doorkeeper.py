@@ -6,7 +6,7 @@ window until somebody reads it, so a refusal here costs no more memory than that
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -65,11 +65,16 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
         )
         served: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
-        async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
+        async def serve(request: Any, context: Context) -> None:
             try:
                 with self._watchers.place(context.peer()):
-                    async for answer in served(request, context):
-                        yield answer
+                    # grpc.aio knows both forms: what gives its answers, and what writes them itself.
+                    answers = served(request, context)
+                    if not hasattr(answers, "__aiter__"):
+                        await answers
+                        return
+                    async for answer in answers:
+                        await context.write(answer)
             except DeltaError as exc:
                 await context.abort(status_code(exc), exc.detail)
 

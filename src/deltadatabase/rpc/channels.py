@@ -67,6 +67,7 @@ def new_server(
     message_bytes_max: int = limits.GRPC_MESSAGE_BYTES_MAX_DEFAULT,
     received_bytes_max: int | None = None,
     streams_max: int = limits.DATA_STREAMS_MAX,
+    read_ahead: bool = True,
     interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
 ) -> grpc.aio.Server:
     """Return a server that listens nowhere yet.
@@ -75,6 +76,8 @@ def new_server(
         message_bytes_max: largest message.
         received_bytes_max: largest message that callers may send, where that is less.
         streams_max: calls at once on one connection; a client holds further ones back itself.
+        read_ahead: let what a caller sends before anybody reads it grow from 64 KiB to megabytes,
+            for faster transfers over long distances.
         interceptors: see each call before it is served.
     """
     return grpc.aio.server(
@@ -82,6 +85,7 @@ def new_server(
         options=[
             *_shared_options(message_bytes_max, received_bytes_max),
             ("grpc.max_concurrent_streams", streams_max),
+            *(() if read_ahead else (("grpc.http2.bdp_probe", 0),)),
             # With it a second program would share an occupied port in silence.
             ("grpc.so_reuseport", 0),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_TIME_MS // 2),
