@@ -43,6 +43,17 @@ HEADER_BYTES_MAX: Final = 16 * KIB
 API_BODY_BYTES_MAX: Final = 64 * KIB
 REQUEST_ID_BYTES_MAX: Final = 128
 
+# Connections and bodies of clients
+CONNECTIONS_MAX: Final = 16_384
+"""About 15 KiB each while they say nothing."""
+DESCRIPTORS_KEPT: Final = 1024
+"""For everything that is not a client's connection."""
+BODIES_BYTES_MAX: Final = 256 * MIB
+"""All bodies of documents and schemas together that have arrived in part or are being served."""
+SMALL_BODIES_BYTES_MAX: Final = 64 * MIB
+"""The same of all others, which strangers may send, too."""
+SMALL_BODIES_OF_ONE_BYTES_MAX: Final = SMALL_BODIES_BYTES_MAX // 4
+
 # The stream between main worker and proc worker
 STREAM_BATCH_COUNT_MAX: Final = 256
 STREAM_BATCH_BYTES_MAX: Final = 2 * MIB

@@ -19,10 +19,10 @@ from granian.server.embed import Server
 from deltadatabase import limits
 from deltadatabase.errors import StartupError
 from deltadatabase.gateway.asgi import ASGIApp
+from deltadatabase.gateway.connections import ConnectionGuard, connections_max
 from deltadatabase.telemetry.logging import GRANIAN_LOGGING
 
 _BACKLOG: Final = 1024
-_CONNECTIONS_MAX: Final = 4096
 _READ_BUFFER_BYTES: Final = 64 * 1024
 
 
@@ -85,6 +85,7 @@ class RestServer:
         self._tls = tls
         self._header_timeout_s = header_timeout_s
         self._server: _Granian | None = None
+        self._guard: ConnectionGuard | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -100,12 +101,15 @@ class RestServer:
         """
         listener = _bind(self._address, self._port)
         self._port = listener.getsockname()[1]
+        count_max = connections_max()
         try:
-            self._server = _Granian(listener, target=self._app, **self._options())
+            self._server = _Granian(listener, target=self._app, **self._options(count_max))
         except Exception as exc:
             listener.close()
             raise StartupError("the TLS certificate or key cannot be used", code="bad_flag") from exc
         self._task = asyncio.create_task(self._server.serve())
+        self._guard = ConnectionGuard(count_max)
+        self._guard.start()
         # One turn of the loop lets granian take the socket over; connections made before
         # it accepts wait in the backlog.
         await asyncio.sleep(0)
@@ -114,12 +118,14 @@ class RestServer:
         """Stop accepting, let requests in flight finish within ``timeout_s``, then close."""
         if self._server is None or self._task is None:
             return
+        if self._guard is not None:
+            self._guard.stop()
         self._server.stop()  # type: ignore[no-untyped-call]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._task, timeout_s)
         self._server = self._task = None
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self, count_max: int) -> dict[str, Any]:
         options: dict[str, Any] = {
             "address": self._address,
             "port": self._port,
@@ -133,7 +139,7 @@ class RestServer:
             ),
             "websockets": False,
             "backlog": _BACKLOG,
-            "backpressure": _CONNECTIONS_MAX,
+            "backpressure": count_max,
             # Its own set-up writes to stdout, past our redaction.
             "log_dictconfig": GRANIAN_LOGGING,
             "log_level": LogLevels.error,

@@ -85,6 +85,8 @@ def new_server(
         options=[
             *_shared_options(message_bytes_max, received_bytes_max),
             ("grpc.max_concurrent_streams", streams_max),
+            # Not gRPC's two minutes for a connection that says nothing.
+            ("grpc.server_handshake_timeout_ms", round(limits.HANDSHAKE_TIMEOUT_S * 1000)),
             *(() if read_ahead else (("grpc.http2.bdp_probe", 0),)),
             # With it a second program would share an occupied port in silence.
             ("grpc.so_reuseport", 0),

@@ -10,6 +10,7 @@ import contextlib
 import ipaddress
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final, final
 from urllib.parse import unquote
 
@@ -78,9 +79,14 @@ def source_of(peer: str) -> str:
     Args:
         peer: gRPC's name of it, such as ``ipv4:10.0.0.7:51234`` or ``ipv6:%5B::1%5D:51234``.
     """
-    host = unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]").partition("%")[0]
+    return network_of(unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]"))
+
+
+@lru_cache(maxsize=1024)
+def network_of(host: str) -> str:
+    """Name the source that an address belongs to; "" for what is no address."""
     try:
-        address = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return ""
     if isinstance(address, ipaddress.IPv4Address):
