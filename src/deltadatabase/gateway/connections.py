@@ -13,7 +13,7 @@ import resource
 import socket
 import threading
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -90,7 +90,7 @@ class ConnectionGuard:
         level = allowance(map(len, held.values()), self._kept)
         cut = sum(_cut(fd, source) for source, fds in held.items() for fd in fds[level:])
         most = max(held, key=lambda source: len(held[source]))
-        _log.warning("too many connections; the largest holders lost some", cut=cut, of=most, level=level)
+        _log.warning("too many connections; the largest holders lost some", cut=cut, of=most, left=level)
         return cut
 
     def _watch(self) -> None:
@@ -100,13 +100,30 @@ class ConnectionGuard:
                 self.look()
 
 
+@contextlib.contextmanager
+def _socket(fd: int) -> Iterator[socket.socket]:
+    """The socket behind a descriptor, by one of our own: its owner may close his at any time.
+
+    Raises:
+        OSError: it is no socket, or none any more.
+    """
+    own = os.dup(fd)
+    try:
+        connection = socket.socket(fileno=own)
+    except OSError:
+        os.close(own)
+        raise
+    with connection:
+        yield connection
+
+
 def _held(descriptors: Iterable[int]) -> dict[str, list[int]]:
     """The descriptors of accepted connections, by where they come from."""
     ports: set[int] = set()
     ends: list[tuple[int, int, str]] = []
     for fd in descriptors:
         # Not a socket, not of this family, or gone since.
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
+        with contextlib.suppress(OSError), _socket(fd) as connection:
             if connection.family not in (socket.AF_INET, socket.AF_INET6):
                 continue
             port = connection.getsockname()[1]
@@ -124,7 +141,7 @@ def _held(descriptors: Iterable[int]) -> dict[str, list[int]]:
 
 def _cut(fd: int, source: str) -> bool:
     """End a connection, if it is still one from there."""
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
+    with contextlib.suppress(OSError), _socket(fd) as connection:
         if network_of(connection.getpeername()[0]) == source:
             connection.shutdown(socket.SHUT_RDWR)
             return True

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -86,6 +88,16 @@ def test_connections_that_this_process_opened_itself_are_none_of_clients(door: D
     finally:
         for each in opened:
             each.close()
+
+
+def test_looking_leaves_no_descriptors_open(door: Door) -> None:
+    guard = ConnectionGuard(4)
+    door.open("127.0.0.1", 2)
+    with Path(os.devnull).open("rb"):
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            guard.look()
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_the_watch_runs_until_it_is_stopped(door: Door) -> None:
