@@ -90,6 +90,7 @@ def test_one_address_that_fills_its_handshakes_keeps_no_other_from_joining(guard
         attacker.join()
         tap.close()
     assert told.count("too_many_handshakes") >= STRANGERS_MAX // 2
+    assert "too_many_handshakes" not in guarded.main.output, "an attack must not fill the log"
 
 
 def read_for(call: grpc.Call, seconds: float) -> list[pb.MainMessage]:

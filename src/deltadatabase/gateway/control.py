@@ -18,7 +18,7 @@ from deltadatabase.auth.join import JoinContext, JoinPolicy
 from deltadatabase.clock import Clock, Random
 from deltadatabase.crypto.keyring import Keyring
 from deltadatabase.crypto.wrap import wrap
-from deltadatabase.errors import DeltaError, Denied, Invalid, Unauthenticated, Unavailable
+from deltadatabase.errors import DeltaError, Denied, Invalid, Overloaded, Unauthenticated, Unavailable
 from deltadatabase.gateway.members import Cluster, MemberLink
 from deltadatabase.gateway.peers import is_same_user, reachable_address
 from deltadatabase.limits import GRPC_MESSAGE_BYTES_MAX, HANDSHAKE_TIMEOUT_S, KIB, STORE_WAIT_MAX_S
@@ -110,9 +110,9 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         except TimeoutError:
             log.warning("worker did not finish joining in time", worker_id=worker_id, peer=context.peer())
         except DeltaError as exc:
-            log.warning(
-                "worker refused", worker_id=worker_id, peer=context.peer(), code=exc.code, detail=exc.detail
-            )
+            # As many as a stranger likes; they must not fill the log.
+            note = log.debug if isinstance(exc, Overloaded) else log.warning
+            note("worker refused", worker_id=worker_id, peer=context.peer(), code=exc.code, detail=exc.detail)
             await _send(
                 context,
                 pb.MainMessage(
