@@ -66,6 +66,13 @@ docs:
 docs-check:
     {{bin}}/python docs/generate.py --check
 
+# Ask the package index's advisory service for known weaknesses of what is installed (not part of check).
+audit-dependencies:
+    mkdir -p build
+    {{bin}}/pip install -q -e '.[audit]'
+    {{bin}}/pip freeze --exclude-editable > build/installed.txt
+    {{bin}}/pip-audit --strict --disable-pip --no-deps -r build/installed.txt
+
 # Run all tests, whole files of them in each of three processes; arguments are passed on: just test tests/unit -k ring
 test *arguments:
     {{bin}}/pytest -n 3 {{arguments}}

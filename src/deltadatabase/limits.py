@@ -44,6 +44,17 @@ API_BODY_BYTES_MAX: Final = 64 * KIB
 REQUEST_ID_BYTES_MAX: Final = 128
 LAST_USED_SAVED_S: Final = 60.0
 
+# Connections and bodies of clients
+CONNECTIONS_MAX: Final = 16_384
+"""About 15 KiB each while they say nothing."""
+DESCRIPTORS_KEPT: Final = 1024
+"""For everything that is not a client's connection."""
+BODIES_BYTES_MAX: Final = 256 * MIB
+"""All bodies of documents and schemas together that have arrived in part or are being served."""
+SMALL_BODIES_BYTES_MAX: Final = 64 * MIB
+"""The same of all others, which strangers may send, too."""
+SMALL_BODIES_OF_ONE_BYTES_MAX: Final = SMALL_BODIES_BYTES_MAX // 4
+
 # The stream between main worker and proc worker
 STREAM_BATCH_COUNT_MAX: Final = 256
 STREAM_BATCH_BYTES_MAX: Final = 2 * MIB
@@ -51,6 +62,21 @@ STREAM_IN_FLIGHT_MAX: Final = 4096
 STREAM_IN_FLIGHT_BYTES_MAX: Final = 256 * MIB
 GRPC_MESSAGE_BYTES_MAX_DEFAULT: Final = 32 * MIB
 GRPC_MESSAGE_BYTES_MAX: Final = 1024 * MIB
+
+HANDSHAKE_BYTES_MAX: Final = 4 * KIB
+CLIENT_MESSAGE_OVERHEAD_BYTES: Final = 64 * KIB
+CONTROL_MESSAGE_BYTES_MIN: Final = 1 * MIB
+TEMPLATES_MESSAGE_BYTES_MAX: Final = 256 * KIB
+
+# Strangers: callers who have proven nothing yet
+STRANGERS_BYTES_MAX: Final = 256 * MIB
+STRANGERS_MIN: Final = 8
+STRANGERS_MAX: Final = 64
+STRANGER_SOURCES_MIN: Final = 4
+WATCHERS_MAX: Final = 1024
+WATCHERS_OF_ONE_MAX: Final = 64
+CLIENT_STREAMS_MAX: Final = 256
+DATA_STREAMS_MAX: Final = 32
 
 # Placement
 SHARD_COUNT_DEFAULT: Final = 1024
@@ -77,6 +103,10 @@ STORE_CONNECT_TIMEOUT_S: Final = 2.0
 COMMIT_ATTEMPTS_MAX: Final = 8
 SETTLED_AFTER_MS: Final = 60_000
 LIST_PAGE_MAX: Final = 1000
+SEALED_OVERHEAD_BYTES_MAX: Final = 64 * KIB
+"""More than an envelope adds to its document, with the longest names and most recent writes."""
+OBJECT_BYTES_MAX: Final = GRPC_MESSAGE_BYTES_MAX + SEALED_OVERHEAD_BYTES_MAX
+"""No sealed entity is larger: its document came in one message."""
 
 # Worker
 ENTITY_WAITERS_MAX: Final = 1024
@@ -92,7 +122,7 @@ SCRUB_PAGE_DIRECTORY: Final = 50_000
 SCRUB_PAGE: Final = LIST_PAGE_MAX
 SCRUB_CHUNK: Final = 500
 SCRUB_CONCURRENCY: Final = 16
-SCRUB_OBJECT_BYTES_MAX: Final = GRPC_MESSAGE_BYTES_MAX + MIB
+SCRUB_OBJECT_BYTES_MAX: Final = OBJECT_BYTES_MAX
 SCRUB_FINDINGS_MAX: Final = 10_000
 SCRUB_SAVE_INTERVAL_S: Final = 2.0
 CLOCK_SKEW_MAX_S: Final = 60.0
@@ -112,6 +142,8 @@ LOCAL_WORKERS_MAX: Final = 64
 assert KEY_ESCAPED_BYTES_MAX + OBJECT_SUFFIX_BYTES_MAX <= FILE_NAME_BYTES_MAX
 assert SCHEMA_ID_BYTES_MAX + OBJECT_SUFFIX_BYTES_MAX <= FILE_NAME_BYTES_MAX
 assert STREAM_BATCH_BYTES_MAX + DOCUMENT_BYTES_MAX_DEFAULT < GRPC_MESSAGE_BYTES_MAX_DEFAULT
+assert 2 * TEMPLATES_MESSAGE_BYTES_MAX < CONTROL_MESSAGE_BYTES_MIN
+assert STRANGERS_MIN >= 2 * STRANGER_SOURCES_MIN, "one source's second call is not its last"
 assert HEARTBEAT_INTERVAL_S * 4 < MEMBERSHIP_TIMEOUT_S
 assert MOVE_HOLD_S * 1000 < REQUEST_TIMEOUT_MS
 assert STORE_TIMEOUT_S * 1000 < REQUEST_TIMEOUT_MS

@@ -8,6 +8,7 @@ from support.fake_store import FakeStore
 from support.weed import S3Server
 
 from deltadatabase.clock import SystemClock, system_random
+from deltadatabase.limits import OBJECT_BYTES_MAX
 from deltadatabase.storage.base import Store
 from deltadatabase.storage.objects import S3Settings
 from deltadatabase.storage.opening import open_store, wait_for_store
@@ -16,16 +17,24 @@ BACKENDS = ("memory", "fake", "directory", "s3")
 DURABLE = ("directory", "s3")
 
 
-async def open_backend(name: str, directory: Path, server: S3Server | None, bucket: str) -> Store:
+async def open_backend(
+    name: str,
+    directory: Path,
+    server: S3Server | None,
+    bucket: str,
+    object_bytes_max: int = OBJECT_BYTES_MAX,
+) -> Store:
     """Open a backend by name, on its own directory or bucket."""
     if name == "fake":
-        return FakeStore()
+        return FakeStore(object_bytes_max)
     target: Path | S3Settings | None = None
     if name == "directory":
         target = directory / "data"
     if name == "s3":
         assert server is not None
         target = server.settings(bucket)
-    store = await open_store(target, clock=SystemClock(), random=system_random)
+    store = await open_store(
+        target, clock=SystemClock(), random=system_random, object_bytes_max=object_bytes_max
+    )
     await wait_for_store(store, timeout_s=30, clock=SystemClock(), on_wait=lambda reason: None)
     return store

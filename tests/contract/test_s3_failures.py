@@ -17,6 +17,7 @@ from support.weed import S3Server, free_ports, running_weed
 from deltadatabase.clock import SystemClock
 from deltadatabase.errors import (
     AlreadyExists,
+    Corrupt,
     DeltaError,
     NotFound,
     OutcomeUnknown,
@@ -25,7 +26,7 @@ from deltadatabase.errors import (
     Unavailable,
     VersionMismatch,
 )
-from deltadatabase.limits import STORE_TIMEOUT_S
+from deltadatabase.limits import MIB, STORE_TIMEOUT_S
 from deltadatabase.settings.values import Secret
 from deltadatabase.storage.base import Condition, Stored, When
 from deltadatabase.storage.bucket import ensure_bucket
@@ -312,3 +313,43 @@ async def patient_get(store: S3Objects) -> Stored:
             if time.monotonic() > deadline:
                 raise
             await asyncio.sleep(0.2)
+
+
+class EndlessServer(ScriptedServer):
+    """Says that an object is of 1 TiB, and sends as much of it as the client takes."""
+
+    sent = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections.add(asyncio.current_task())
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n"
+                    b'ETag: "0123456789abcdef0123456789abcdef"\r\n'
+                    b"Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n"
+                )
+                while self.sent < 256 * MIB:
+                    writer.write(b"x" * MIB)
+                    await writer.drain()
+                    self.sent += MIB
+        finally:
+            writer.transport.abort()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+async def test_an_object_of_absurd_size_is_not_fetched() -> None:
+    endless = EndlessServer(None)
+    server = await asyncio.start_server(endless.serve, "127.0.0.1", 0, family=socket.AF_INET)
+    async with server:
+        store = S3Objects(settings(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+        try:
+            for call in (store.get(PATH), store.get_if_changed(PATH, ETAG)):
+                endless.sent = 0
+                assert type(await failure(call)) is Corrupt
+                # What both kernels and the client hold before the connection ends.
+                assert endless.sent < 32 * MIB
+        finally:
+            await endless.close()

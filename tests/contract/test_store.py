@@ -11,7 +11,7 @@ import pytest
 from support.weed import S3Server
 
 from contract.stores import BACKENDS, DURABLE, open_backend
-from deltadatabase.errors import AlreadyExists, Internal, NotFound, OutcomeUnknown, VersionMismatch
+from deltadatabase.errors import AlreadyExists, Corrupt, Internal, NotFound, OutcomeUnknown, VersionMismatch
 from deltadatabase.limits import MIB
 from deltadatabase.storage import paths
 from deltadatabase.storage.base import Condition, Store, When
@@ -93,6 +93,35 @@ async def test_objects_of_any_size_come_back_whole(store: Store, size: int) -> N
     assert type(stored.data) is bytes
     assert stored.etag == etag
     assert (await store.head(FOLDER + "a")).size_bytes == size
+
+
+async def test_an_object_larger_than_the_bound_is_refused_by_its_size(
+    store: Store, backend: str, tmp_path: Path, server: S3Server | None, bucket: str
+) -> None:
+    size = 5000
+    small = await open_backend(backend, tmp_path, server, bucket, size)
+    # What is open already puts it, where both see the same; memory sees only its own.
+    putting = store if backend in DURABLE else small
+    await putting.put(FOLDER + "fits", b"x" * size, When.ABSENT)
+    assert len((await small.get(FOLDER + "fits")).data) == size
+    etag = await putting.put(FOLDER + "a", b"x" * (size + 1), When.ABSENT)
+    with pytest.raises(Corrupt):
+        await small.get(FOLDER + "a")
+    with pytest.raises(Corrupt):
+        await small.get_if_changed(FOLDER + "a", "")
+    # It stays what it is, and can still be listed, described and deleted.
+    assert (await small.head(FOLDER + "a")).size_bytes == size + 1
+    assert [info.size_bytes for info in await small.list(FOLDER)] == [size + 1, size]
+    with pytest.raises(AlreadyExists):
+        await small.put(FOLDER + "a", b"mine", When.ABSENT)
+    with pytest.raises(VersionMismatch):
+        await small.put(FOLDER + "a", b"mine", (await small.get(FOLDER + "fits")).etag)
+    if backend in DURABLE:
+        assert (await store.get(FOLDER + "a")).etag == etag
+    await small.delete(FOLDER + "a")
+    with pytest.raises(NotFound):
+        await small.get(FOLDER + "a")
+    await small.close()
 
 
 async def race(store: Store, condition: Condition, lost: type[Exception]) -> None:

@@ -15,7 +15,7 @@ from support.programs import free_port, wait_until_ready
 
 from deltadatabase.auth import join as joining
 from deltadatabase.auth.join import JoinContext, JoinToken
-from deltadatabase.limits import GRPC_MESSAGE_BYTES_MAX_DEFAULT, SHARD_COUNT_MAX
+from deltadatabase.limits import GRPC_MESSAGE_BYTES_MAX_DEFAULT
 from deltadatabase.rpc import channels
 from deltadatabase.rpc.pb import main_worker_pb2 as main_pb
 from fuzz.grpc_side import TOKEN, Side, go_on, varint
@@ -106,12 +106,6 @@ class MainSide(Side):
                         asked = message.join
                     if message.HasField("proof") and proves:
                         message.proof.proof = _proof(asked, nonce)
-                        part = message.SerializeToString()
-                    if message.HasField("ready"):
-                        # Others are known: test_known.py.
-                        store = message.ready.store.database
-                        store.shards = min(max(store.shards, 1), SHARD_COUNT_MAX)
-                        # Only the database in use may become bound, or the main worker takes no other.
                         part = message.SerializeToString()
                 self.sent()
                 heard.clear()

@@ -13,7 +13,8 @@ from deltadatabase.errors import (
     Unavailable,
     VersionMismatch,
 )
-from deltadatabase.storage.base import Condition, ObjectInfo, Stored, When
+from deltadatabase.limits import OBJECT_BYTES_MAX
+from deltadatabase.storage.base import Condition, ObjectInfo, Stored, When, too_large
 
 
 class FakeStore:
@@ -28,7 +29,8 @@ class FakeStore:
     backend = "memory"
     removes = True
 
-    def __init__(self) -> None:
+    def __init__(self, object_bytes_max: int = OBJECT_BYTES_MAX) -> None:
+        self.object_bytes_max = object_bytes_max
         self.objects: dict[str, Stored] = {}
         self.before: Callable[[str, str], object] | None = None
         self.after: Callable[[str, str], object] | None = None
@@ -60,9 +62,12 @@ class FakeStore:
         self.log.append(("get", path))
         await self._hook(self.before, "get", path)
         try:
-            return self.objects[path]
+            stored = self.objects[path]
         except KeyError:
             raise NotFound("no object") from None
+        if len(stored.data) > self.object_bytes_max:
+            raise too_large()
+        return stored
 
     async def settle(self, path: str) -> None:
         self.log.append(("settle", path))
@@ -73,7 +78,10 @@ class FakeStore:
         return None if stored.etag == etag else stored
 
     async def head(self, path: str) -> ObjectInfo:
-        stored = await self.get(path)
+        self.log.append(("get", path))
+        await self._hook(self.before, "get", path)
+        if (stored := self.objects.get(path)) is None:
+            raise NotFound("no object")
         return ObjectInfo(path, len(stored.data), stored.etag, stored.updated_ms)
 
     async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[ObjectInfo]:

@@ -106,6 +106,9 @@ class AccountFile:
             self._connection.close()
             if isinstance(exc, sqlite3.Error):
                 raise _startup_error(exc) from exc
+            if isinstance(exc, UnicodeDecodeError):
+                # SQLite's text about a damaged file quotes it.
+                raise _damaged() from exc
             raise
 
     def load(self) -> tuple[list[StoredKey], list[StoredSession]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -36,6 +37,8 @@ from deltadatabase.settings import (
 )
 from deltadatabase.telemetry.logging import configure, get_logger
 
+#: Of linux/prctl.h.
+_PR_SET_DUMPABLE: Final = 4
 EXIT_OK: Final = 0
 EXIT_REFUSED: Final = 2
 EXIT_INTERNAL: Final = 70
@@ -325,9 +328,17 @@ def _print_admin_key(settings: AdminKeySettings) -> int:
 
 
 def _forbid_core_dumps() -> None:
-    """A core file would hold master key and documents in the clear."""
+    """Keep keys and documents out of core files, and out of reach of the user's other programs.
+
+    The limit alone does not count where the kernel hands cores to a program (core(5)). A process
+    that is not dumpable gives none, and no program of the same user but root's may read its memory
+    or environment (prctl(2), ``PR_SET_DUMPABLE``); children become dumpable again by exec.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    # Not on every system; where it is missing, the limit is what there is.
+    if prctl := getattr(ctypes.CDLL(None), "prctl", None):
+        prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _one_line(text: str) -> str:

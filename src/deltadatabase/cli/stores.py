@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from deltadatabase.clock import SystemClock, system_random
 from deltadatabase.errors import StartupError, Unavailable
+from deltadatabase.limits import SEALED_OVERHEAD_BYTES_MAX
 from deltadatabase.settings import S3Flags, Secret
 from deltadatabase.storage.base import Store
 from deltadatabase.storage.objects import S3Settings
@@ -33,13 +34,26 @@ class StorePlace(Protocol):
     def s3(self) -> S3Flags: ...
 
 
-async def open_configured_store(settings: StorePlace, *, wait_s: float, memory: bool = False) -> Store:
+class WorkerStorePlace(StorePlace, Protocol):
+    """The same, of a program that serves documents."""
+
+    @property
+    def grpc_max_recv_msg_size(self) -> int: ...
+
+
+async def open_configured_store(settings: WorkerStorePlace, *, wait_s: float, memory: bool = False) -> Store:
     """Open the configured store, make it where it is missing, and wait until it answers.
 
     Raises:
         StartupError: it cannot be used, or does not answer in time.
     """
-    store = await open_store(None if memory else target_of(settings), clock=clock, random=system_random)
+    store = await open_store(
+        None if memory else target_of(settings),
+        clock=clock,
+        random=system_random,
+        # What no message could bring or take away is not read.
+        object_bytes_max=settings.grpc_max_recv_msg_size + SEALED_OVERHEAD_BYTES_MAX,
+    )
     try:
         await wait_for_store(
             store,

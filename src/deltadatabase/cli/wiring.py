@@ -27,6 +27,7 @@ from deltadatabase.gateway import trial
 from deltadatabase.gateway.admission import Admissions
 from deltadatabase.gateway.app import GatewayOptions, create_app
 from deltadatabase.gateway.control import ControlPlane
+from deltadatabase.gateway.doorkeeper import Doorkeeper
 from deltadatabase.gateway.forwarding import Router
 from deltadatabase.gateway.keys import Keys
 from deltadatabase.gateway.members import Cluster
@@ -35,11 +36,18 @@ from deltadatabase.gateway.process import ClientCalls
 from deltadatabase.gateway.rotation import Phase, Progress, Rotation
 from deltadatabase.gateway.server import RestServer
 from deltadatabase.gateway.state import ClusterState
-from deltadatabase.limits import HEARTBEAT_INTERVAL_S, LAST_USED_SAVED_S, TEMPLATE_POLL_S
+from deltadatabase.limits import (
+    CLIENT_MESSAGE_OVERHEAD_BYTES,
+    CLIENT_STREAMS_MAX,
+    CONTROL_MESSAGE_BYTES_MIN,
+    HEARTBEAT_INTERVAL_S,
+    LAST_USED_SAVED_S,
+    TEMPLATE_POLL_S,
+)
 from deltadatabase.model import MemberInfo, MemberState, StoreReport
 from deltadatabase.rpc import channels
+from deltadatabase.rpc.doorway import Doorway, places_for
 from deltadatabase.rpc.local import LocalLink
-from deltadatabase.rpc.pb import main_worker_pb2_grpc as pb_grpc
 from deltadatabase.rpc.stream import WorkerStream
 from deltadatabase.settings import (
     Address,
@@ -207,7 +215,16 @@ class MainWorker:
     async def control_plane(self, address: Address) -> AsyncIterator[int]:
         """Serve gRPC on ``address``; gives the port."""
         settings = self.settings
-        server = channels.new_server(message_bytes_max=settings.grpc_max_recv_msg_size)
+        received_bytes_max = max(
+            settings.rest_max_body_size + CLIENT_MESSAGE_OVERHEAD_BYTES, CONTROL_MESSAGE_BYTES_MIN
+        )
+        server = channels.new_server(
+            message_bytes_max=settings.grpc_max_recv_msg_size,
+            received_bytes_max=received_bytes_max,
+            streams_max=CLIENT_STREAMS_MAX,
+            read_ahead=False,
+            interceptors=[Doorkeeper(self.accounts, self.audit)],
+        )
         port = channels.listen(server, address_text(address), tls=self.tls)
         control = ControlPlane(
             self.cluster,
@@ -228,8 +245,9 @@ class MainWorker:
             clock=clock,
             random=system_random,
             audit=self.audit,
+            doorway=Doorway(places_for(received_bytes_max)),
         )
-        pb_grpc.add_MainWorkerServicer_to_server(control, server)
+        control.serve_on(server)
         await channels.add_health_and_reflection(server, [channels.MAIN_WORKER_SERVICE])
         await server.start()
         try:

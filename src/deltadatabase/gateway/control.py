@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
+import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from deltadatabase.auth import join as joining
 from deltadatabase.auth.join import JoinContext
@@ -23,14 +25,16 @@ from deltadatabase.gateway.members import Cluster, MemberLink
 from deltadatabase.gateway.peers import reachable_address
 from deltadatabase.limits import GRPC_MESSAGE_BYTES_MAX, HANDSHAKE_TIMEOUT_S, KIB, STORE_WAIT_MAX_S
 from deltadatabase.model import MemberInfo, MemberState, StoreSight
+from deltadatabase.rpc.channels import MAIN_WORKER_SERVICE
 from deltadatabase.rpc.convert import decode_store_report
+from deltadatabase.rpc.doorway import Doorway
 from deltadatabase.rpc.pb import main_worker_pb2 as pb
-from deltadatabase.rpc.pb import main_worker_pb2_grpc as pb_grpc
 from deltadatabase.telemetry.audit import Action, Audit, Outcome
 from deltadatabase.telemetry.logging import get_logger
 
 NAME_BYTES_MAX: Final = 253
 LAST_WORDS_S: Final = 1.0
+NO_MESSAGE: Final = "this is no message of this service"
 FINAL_REFUSALS: Final = frozenset({"invalid", "denied", "unauthenticated", "other_database"})
 
 log = get_logger(__name__)
@@ -42,10 +46,10 @@ Process = Callable[[pb.ProcessRequest, ClientContext], Awaitable[pb.ProcessRespo
 """Serves one call of a gRPC client."""
 Outbox = asyncio.Queue[pb.MainMessage | None]
 """Messages to a worker; None ends it."""
-Stream = grpc.aio.ServicerContext[pb.WorkerMessage, pb.MainMessage]
+Stream = grpc.aio.ServicerContext[bytes, pb.MainMessage]
 
 
-class ControlPlane(pb_grpc.MainWorkerServicer):
+class ControlPlane:
     """Admits workers and keeps their memberships.
 
     Args:
@@ -55,6 +59,7 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         process: serves gRPC clients.
         clock, random: time, and keys of data links.
         audit: told who is admitted and who is not.
+        doorway: bounds the callers whose proof is not known yet.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         clock: Clock,
         random: Random,
         audit: Audit,
+        doorway: Doorway,
     ) -> None:
         self._cluster = cluster
         self._admissions = admissions
@@ -75,24 +81,43 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         self._clock = clock
         self._random = random
         self._audit = audit
+        self._doorway = doorway
 
-    async def Process(  # noqa: N802  # the service's own name
-        self, request: pb.ProcessRequest, context: ClientContext
-    ) -> pb.ProcessResponse:
+    def serve_on(self, server: grpc.aio.Server) -> None:
+        """Add the service to a server, which then decodes nothing itself.
+
+        gRPC would answer what is no message with a failure of its own, and write an error to the log
+        for each, whoever sent it.
+        """
+        methods: dict[str, Any] = {
+            "Process": grpc.unary_unary_rpc_method_handler(
+                self.process, response_serializer=pb.ProcessResponse.SerializeToString
+            ),
+            "Subscribe": grpc.stream_stream_rpc_method_handler(
+                self.subscribe, response_serializer=pb.MainMessage.SerializeToString
+            ),
+        }
+        service = grpc.method_handlers_generic_handler(MAIN_WORKER_SERVICE, methods)
+        server.add_generic_rpc_handlers((service,))
+
+    async def process(self, data: bytes, context: ClientContext) -> pb.ProcessResponse:
         """Serve one call of a gRPC client."""
+        try:
+            request = pb.ProcessRequest.FromString(data)
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, NO_MESSAGE)
         return await self._process(request, context)
 
-    async def Subscribe(  # type: ignore[override]  # noqa: N802  # grpc.aio's other form: read and write
-        self, request_iterator: object, context: Stream
-    ) -> None:
+    async def subscribe(self, _: object, context: Stream) -> None:
         """Carry one membership from its join to its end."""
         worker_id = ""
         try:
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                asked = (await _receive(context, "join")).join
-                _check_join(asked)
-                worker_id = asked.worker_id
-                admission = await self._admit(context, asked)
+            with self._doorway.place(context.peer()):
+                async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                    asked = (await _receive(context, "join")).join
+                    _check_join(asked)
+                    worker_id = asked.worker_id
+                    admission = await self._admit(context, asked)
             await self._serve_member(context, admission)
         except asyncio.CancelledError:
             # The server ends. gRPC would write a stack trace past our log; nothing runs after this.
@@ -233,6 +258,7 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
         instance_id = admission.asked.instance_id
         agreed: JoinContext | None = None
         draining: asyncio.Task[None] | None = None
+        templates: dict[str, str] = {}
         while (message := await _next(context)) is not None:
             match message.WhichOneof("message"):
                 case "heartbeat":
@@ -250,7 +276,10 @@ class ControlPlane(pb_grpc.MainWorkerServicer):
                     )
                     outbox.put_nowait(pb.MainMessage(heartbeat=answer))
                 case "templates":
-                    self._cluster.templates_seen(message.templates.etags)
+                    templates |= message.templates.etags
+                    if not message.templates.more:
+                        self._cluster.templates_seen(templates)
+                        templates = {}
                 case "renew":
                     challenge = self._admissions.challenge(admission.asked.backend, context.peer())
                     agreed = _renewal(admission.asked, message.renew, challenge.nonce)
@@ -334,8 +363,13 @@ def _check_join(asked: pb.Join) -> None:
 
 
 async def _next(context: Stream) -> pb.WorkerMessage | None:
-    message: object = await context.read()  # grpc.aio.EOF at the end
-    return message if isinstance(message, pb.WorkerMessage) else None
+    data: object = await context.read()  # grpc.aio.EOF at the end
+    if not isinstance(data, bytes):
+        return None
+    try:
+        return pb.WorkerMessage.FromString(data)
+    except DecodeError:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, NO_MESSAGE)
 
 
 async def _receive(context: Stream, *kinds: str) -> pb.WorkerMessage:

@@ -12,9 +12,10 @@ from typing import Final, NamedTuple
 from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import DeltaError, Internal
 from deltadatabase.gateway.asgi import Answer, ASGIApp, Headers, Message, Receive, Scope, Send, send_answer
-from deltadatabase.gateway.body import Body
+from deltadatabase.gateway.body import Body, HeldBodies
 from deltadatabase.gateway.problem import problem
 from deltadatabase.gateway.request import Head, check_local, examine, request_id_of
+from deltadatabase.rpc.doorway import network_of
 from deltadatabase.telemetry.logging import get_logger
 
 _log = get_logger(__name__)
@@ -88,6 +89,7 @@ class Edge:
         self._local_only = local_only
         self._body_timeout_s = body_timeout_s
         self._witness = witness
+        self._held = HeldBodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -126,6 +128,8 @@ class Edge:
                 head.content_length,
                 waits=b"expect" in head.fields,
                 timeout_s=self._body_timeout_s,
+                held=self._held,
+                source=network_of(str((scope.get("client") or ("",))[0])),
             )
         reply.reusable = True
         if self._local_only:

@@ -25,6 +25,8 @@ METHODS: Final = ("GET", "HEAD", "PUT", "DELETE")
 _JSON: Final = (b"content-type", b"application/json")
 # Without it a browser may guess a lifetime from Last-Modified and show an old document.
 _REVALIDATE: Final = (b"cache-control", b"no-cache")
+HTTP_TIME_S_MAX: Final = 253_402_300_799
+"""The last second of the year 9999."""
 _STATUS_OK: Final = b'{"status":"ok"}'
 
 
@@ -133,4 +135,5 @@ def worker_timing(result: Result) -> str:
 
 @lru_cache(maxsize=1024)
 def _http_date(time_s: int) -> bytes:
-    return formatdate(time_s, usegmt=True).encode()
+    # A year has four digits there: a clock gone wild may have written a later one.
+    return formatdate(min(time_s, HTTP_TIME_S_MAX), usegmt=True).encode()

@@ -25,7 +25,6 @@ from deltadatabase.telemetry.logging import GRANIAN_LOGGING
 
 BACKLOG: Final = 1024
 THREADS_END_S: Final = 0.05
-_CONNECTIONS_MAX: Final = 4096
 _READ_BUFFER_BYTES: Final = 64 * 1024
 _CLOSE: Final = (b"connection", b"close")
 
@@ -60,13 +59,20 @@ class Listener:
         pem: what clients are shown; None serves plain text. It must have passed
             ``trial.accepts``: granian ends the process over what it cannot use.
         header_timeout_s: time for a request's headers; an idle connection is closed after it, too.
+        connections_max: past so many at once, further ones wait to be accepted.
 
     Raises:
         OSError: no descriptor is left.
     """
 
     def __init__(
-        self, app: ASGIApp, bound: socket.socket, *, pem: Pem | None, header_timeout_s: float
+        self,
+        app: ASGIApp,
+        bound: socket.socket,
+        *,
+        pem: Pem | None,
+        header_timeout_s: float,
+        connections_max: int,
     ) -> None:
         self._app = app
         self._files: list[int] = []
@@ -92,7 +98,7 @@ class Listener:
             ),
             websockets=False,
             backlog=BACKLOG,
-            backpressure=_CONNECTIONS_MAX,
+            backpressure=connections_max,
             # Its own set-up writes to stdout, past our redaction.
             log_dictconfig=GRANIAN_LOGGING,
             log_level=LogLevels.error,

@@ -14,13 +14,15 @@ from typing import Final, Protocol
 import msgspec
 
 from deltadatabase.clock import Clock, Random
-from deltadatabase.errors import Conflict, DeltaError, Unavailable
+from deltadatabase.errors import Conflict, DeltaError, Invalid, Unavailable
 from deltadatabase.gateway.forwarding import FOREIGN_WRITER, STORE_GONE, Router
 from deltadatabase.gateway.keys import Keys
 from deltadatabase.gateway.state import ClusterState
 from deltadatabase.limits import (
     EPOCH_BLOCK,
+    EPOCH_MAX,
     MEMBERSHIP_TIMEOUT_S,
+    SHARD_COUNT_MAX,
     STORE_TIMEOUT_S,
     TEMPLATE_POLL_S,
     WRITE_ID_BYTES,
@@ -327,6 +329,8 @@ class Cluster:
 
     async def _bind(self, report: StoreReport, link: MemberLink) -> None:
         database = report.database
+        if not 0 < database.shards <= SHARD_COUNT_MAX or database.highest_epoch > EPOCH_MAX - EPOCH_BLOCK:
+            raise Invalid("the worker reports a database that cannot be")
         placement = self._router.placement
         if placement is not None:
             if database.database_id != self._database_id:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 import grpc.aio
@@ -44,6 +45,12 @@ class Authenticator(Protocol):
         ...
 
 
+def authorization_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | None:
+    """The ``authorization`` in a call's metadata; None without it."""
+    value = dict(metadata or ()).get("authorization")
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
 class ClientCalls:
     """Serves ``MainWorker.Process``.
 
@@ -64,8 +71,7 @@ class ClientCalls:
 
     async def __call__(self, request: pb.ProcessRequest, context: Context) -> pb.ProcessResponse:
         """Serve one call; errors become gRPC status codes with the error's code in ``error-code``."""
-        given = dict(context.invocation_metadata() or ()).get("authorization")
-        authorization = given.decode("latin-1") if isinstance(given, bytes) else given
+        authorization = authorization_of(context.invocation_metadata())
         try:
             return await self._serve(request, context, authorization)
         except DeltaError as exc:

@@ -11,6 +11,7 @@ from deltadatabase import limits
 from deltadatabase.crypto.certificates import Pem
 from deltadatabase.errors import StartupError
 from deltadatabase.gateway.asgi import ASGIApp
+from deltadatabase.gateway.connections import ConnectionGuard, connections_max
 from deltadatabase.gateway.listener import BACKLOG, Listener
 
 RETIRED_S: Final = 1.0
@@ -46,6 +47,8 @@ class RestServer:
         self._header_timeout_s = header_timeout_s
         self._bound: socket.socket | None = None
         self._listener: Listener | None = None
+        self._guard: ConnectionGuard | None = None
+        self._count_max = 0
         self._retiring: dict[asyncio.Task[None], Listener] = {}
 
     @property
@@ -61,7 +64,10 @@ class RestServer:
         """
         self._bound = _bind(self._address, self._port)
         self._port = self._bound.getsockname()[1]
+        self._count_max = connections_max()
         self._listener = self._listen(self._bound)
+        self._guard = ConnectionGuard(self._count_max)
+        self._guard.start()
         # One turn of the loop lets granian take the socket over; connections made before
         # it accepts wait in the backlog.
         await asyncio.sleep(0)
@@ -90,6 +96,8 @@ class RestServer:
         """Stop accepting, let requests in flight finish within ``timeout_s``, then close."""
         if self._listener is None or self._bound is None:
             return
+        if self._guard is not None:
+            self._guard.stop()
         listeners = [self._listener, *self._retiring.values()]
         for task in self._retiring:
             task.cancel()
@@ -98,7 +106,13 @@ class RestServer:
         await asyncio.gather(*(one.stop(timeout_s) for one in listeners))
 
     def _listen(self, bound: socket.socket) -> Listener:
-        return Listener(self._app, bound, pem=self._tls, header_timeout_s=self._header_timeout_s)
+        return Listener(
+            self._app,
+            bound,
+            pem=self._tls,
+            header_timeout_s=self._header_timeout_s,
+            connections_max=self._count_max,
+        )
 
     async def _end(self, listener: Listener) -> None:
         await asyncio.sleep(self._header_timeout_s + RETIRED_S)

@@ -54,7 +54,7 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
 async def shows(pem: Pem) -> bool:
     """Serve one handshake with ``pem`` and look at what is shown. May end the process."""
     with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as bound:
-        Listener(_app, bound, pem=pem, header_timeout_s=_HANDSHAKE_TIMEOUT_S)
+        Listener(_app, bound, pem=pem, connections_max=1, header_timeout_s=_HANDSHAKE_TIMEOUT_S)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         # Whom to trust is the clients' affair; here it only matters that it is this certificate.

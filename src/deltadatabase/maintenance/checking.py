@@ -21,7 +21,14 @@ from typing import Final
 
 from deltadatabase.clock import Clock, Random
 from deltadatabase.crypto.envelope import Sealer
-from deltadatabase.errors import AlreadyExists, NotFound, OutcomeUnknown, Unavailable, VersionMismatch
+from deltadatabase.errors import (
+    AlreadyExists,
+    Corrupt,
+    NotFound,
+    OutcomeUnknown,
+    Unavailable,
+    VersionMismatch,
+)
 from deltadatabase.maintenance.findings import DAMAGE, Action, Finding, Kind, Ledger
 from deltadatabase.maintenance.offline import Offline, Rules
 from deltadatabase.maintenance.quarantine import set_aside
@@ -110,7 +117,7 @@ class Checker:
         sound: tuple[Verdict, Stored] | None = None
         quarantined = False
         for _ in range(ROUNDS_MAX):
-            meta = await self._read(meta_path(*name))
+            meta = await self._read_meta(name)
             stored = await self._read(entity_path(*name))
             if stored is None:
                 return
@@ -183,7 +190,7 @@ class Checker:
     async def _settled(self, name: Name, stored: Stored, meta: Stored | None) -> bool:
         await asyncio.sleep(self._pause_s)
         again = await self._read(entity_path(*name))
-        later = await self._read(meta_path(*name))
+        later = await self._read_meta(name)
         return (again is not None and again.etag == stored.etag) and (
             (later.etag if later else "") == (meta.etag if meta else "")
         )
@@ -231,11 +238,11 @@ class Checker:
 
     async def orphan(self, name: Name) -> bool:
         """Whether a meta file has no entity, as far as one look tells."""
-        return await self._read(entity_path(*name)) is None and await self._read(meta_path(*name)) is not None
+        return await self._read(entity_path(*name)) is None and await self._read_meta(name) is not None
 
     async def settle_orphan(self, name: Name) -> None:
         """Look a second time at a meta file without an entity; note it, or remove it if that is the task."""
-        meta = await self._read(meta_path(*name))
+        meta = await self._read_meta(name)
         if meta is None or await self._read(entity_path(*name)) is not None:
             return
         if self._tasks.dry_run or not self._tasks.remove_orphans:
@@ -246,6 +253,14 @@ class Checker:
         # Deletes take no condition. Whoever wrote the entity at this very moment gets the file again.
         if await self._read(entity_path(*name)) is not None:
             await self.entity(name)
+
+    async def _read_meta(self, name: Name) -> Stored | None:
+        """The meta file; one of absurd size, which is not read, describes nothing."""
+        try:
+            return await self._read(meta_path(*name))
+        except Corrupt:
+            info = await self._store.head(meta_path(*name))
+            return Stored(b"", info.etag, info.updated_ms)
 
     async def _read(self, path: str) -> Stored | None:
         try:

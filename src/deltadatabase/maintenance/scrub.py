@@ -15,7 +15,7 @@ from typing import Final, Protocol, TypeVar
 
 from deltadatabase.clock import Clock, Random
 from deltadatabase.crypto.envelope import Sealer
-from deltadatabase.errors import Invalid, NotFound, OutcomeUnknown, Unavailable
+from deltadatabase.errors import Corrupt, Invalid, NotFound, OutcomeUnknown, Unavailable
 from deltadatabase.limits import (
     LIST_PAGE_MAX,
     SCRUB_CHUNK,
@@ -181,8 +181,13 @@ class Scrub:
                 if name := parse_entity_path(info.path):
                     if info.size_bytes > SCRUB_OBJECT_BYTES_MAX:
                         self.ledger.note(_too_large(name))
-                    elif not await self._readable(partial(checker.entity, name), name):
-                        self.ledger.note(_unreadable(name))
+                        return
+                    try:
+                        if not await self._readable(partial(checker.entity, name), name):
+                            self.ledger.note(_unreadable(name))
+                    except Corrupt:
+                        # It has grown since it was listed.
+                        self.ledger.note(_too_large(name))
                 elif name := parse_meta_path(info.path):
                     if entity_path(*name) in known or not await self._patient(partial(checker.orphan, name)):
                         self.ledger.counts.meta_files += 1
@@ -235,6 +240,10 @@ class Scrub:
                 await asyncio.to_thread(compile_schema, stored.data)
             except NotFound:
                 continue
+            except Corrupt as exc:
+                self.ledger.note(
+                    Finding(kind=Kind.TEMPLATE_INVALID, schema_id=schema_id, detail=f"code={exc.code}")
+                )
             except Invalid as exc:
                 self.ledger.note(
                     Finding(kind=Kind.TEMPLATE_INVALID, schema_id=schema_id, detail=f"code={exc.code}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import grpc
 import grpc.aio
@@ -83,16 +83,39 @@ def open_channel(
     return grpc.aio.secure_channel(address, credentials, options=options)
 
 
-def new_server(*, message_bytes_max: int = limits.GRPC_MESSAGE_BYTES_MAX_DEFAULT) -> grpc.aio.Server:
-    """Return a server that listens nowhere yet."""
+def new_server(
+    *,
+    message_bytes_max: int = limits.GRPC_MESSAGE_BYTES_MAX_DEFAULT,
+    received_bytes_max: int | None = None,
+    streams_max: int = limits.DATA_STREAMS_MAX,
+    read_ahead: bool = True,
+    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+) -> grpc.aio.Server:
+    """Return a server that listens nowhere yet.
+
+    Args:
+        message_bytes_max: largest message.
+        received_bytes_max: largest message that callers may send, where that is less.
+        streams_max: calls at once on one connection; a client holds further ones back itself.
+        read_ahead: let what a caller sends before anybody reads it grow from 64 KiB to megabytes,
+            for faster transfers over long distances.
+        interceptors: see each call before it is served.
+    """
     return grpc.aio.server(
+        interceptors=interceptors,
         options=[
-            *_shared_options(message_bytes_max),
+            *_shared_options(message_bytes_max, received_bytes_max),
+            ("grpc.max_concurrent_streams", streams_max),
+            # Not gRPC's two minutes for a connection that says nothing.
+            ("grpc.server_handshake_timeout_ms", round(limits.HANDSHAKE_TIMEOUT_S * 1000)),
+            *(() if read_ahead else (("grpc.http2.bdp_probe", 0),)),
             # With it a second program would share an occupied port in silence.
             ("grpc.so_reuseport", 0),
+            # Our own clients ask for signs of life as often as agreed; under load their pings come in a row.
+            ("grpc.http2.max_ping_strikes", 0),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_TIME_MS // 2),
             ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_TIME_MS // 2),
-        ]
+        ],
     )
 
 
@@ -150,9 +173,9 @@ async def add_health_and_reflection(
     return stop
 
 
-def _shared_options(message_bytes_max: int) -> list[tuple[str, int]]:
+def _shared_options(message_bytes_max: int, received_bytes_max: int | None = None) -> list[tuple[str, int]]:
     return [
-        ("grpc.max_receive_message_length", message_bytes_max),
+        ("grpc.max_receive_message_length", received_bytes_max or message_bytes_max),
         ("grpc.max_send_message_length", message_bytes_max),
         ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from deltadatabase import limits
 from deltadatabase.errors import Invalid
 from deltadatabase.model import Command, DatabaseInfo, Op, ProbeCheck, Result, StoreReport
 from deltadatabase.rpc import status
-from deltadatabase.rpc.pb import proc_worker_pb2, types_pb2
+from deltadatabase.rpc.pb import main_worker_pb2, proc_worker_pb2, types_pb2
 
 _OPS: Final = {int(op): op for op in Op}
+_MAP_ENTRY_BYTES: Final = 16
+"""More than the tags and lengths of one entry of a map take."""
 _NEED_WRITE_ID: Final = frozenset({Op.PUT, Op.DELETE, Op.RESOLVE})
 
 
@@ -192,3 +194,16 @@ def decode_store_report(message: types_pb2.StoreReport) -> StoreReport:
         ),
         templates=message.templates,
     )
+
+
+def encode_templates(etags: Mapping[str, str]) -> Iterator[main_worker_pb2.TemplateSnapshot]:
+    """Split a snapshot of all templates into messages that the control plane takes, at least one."""
+    part: dict[str, str] = {}
+    size = 0
+    for schema_id, etag in etags.items():
+        if size > limits.TEMPLATES_MESSAGE_BYTES_MAX:
+            yield main_worker_pb2.TemplateSnapshot(etags=part, more=True)
+            part, size = {}, 0
+        part[schema_id] = etag
+        size += len(schema_id.encode()) + len(etag.encode()) + _MAP_ENTRY_BYTES
+    yield main_worker_pb2.TemplateSnapshot(etags=part)

@@ -14,9 +14,10 @@ from google.protobuf.message import DecodeError
 
 from deltadatabase import limits
 from deltadatabase.clock import Random
-from deltadatabase.errors import DeltaError, Invalid, TooLarge
+from deltadatabase.errors import DeltaError, Invalid, Overloaded, TooLarge
 from deltadatabase.model import Command, Result
 from deltadatabase.rpc import channels, convert, handshake, link, status
+from deltadatabase.rpc.doorway import Doorway, places_for
 from deltadatabase.rpc.handshake import LinkSecret, Prove, ServerContext, Verify
 from deltadatabase.rpc.link import Handler
 from deltadatabase.rpc.outbox import Outbox
@@ -32,8 +33,10 @@ CLOSE_TIMEOUT_S: Final = 1.0
 class ExchangeService:
     """Serves ``handler`` to the main worker that holds the link key.
 
-    A newer stream does not end the work of an older one. ``instance_id`` is asked at each
-    handshake: it changes with every membership.
+    So many strangers at once are heard, in all and from one source (``doorway``). A newer stream
+    does not end the work of an older one. ``instance_id`` is asked at each
+    handshake: it changes with every membership. ``on_refused`` is told the address of who proved
+    nothing, as gRPC names it.
     """
 
     def __init__(
@@ -46,12 +49,15 @@ class ExchangeService:
         instance_id: Callable[[], str],
         message_bytes_max: int = limits.GRPC_MESSAGE_BYTES_MAX_DEFAULT,
         handshake_timeout_s: float = handshake.HANDSHAKE_TIMEOUT_S,
+        on_refused: Callable[[str], None] = lambda peer: None,
     ) -> None:
+        self._on_refused = on_refused
         self._handler = handler
         self._secret = LinkSecret(prove, verify, random)
         self._instance_id = instance_id
         self._message_bytes_max = message_bytes_max
         self._handshake_timeout_s = handshake_timeout_s
+        self._doorway = Doorway(places_for(message_bytes_max))
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams: set[asyncio.Task[object]] = set()
 
@@ -94,12 +100,15 @@ class ExchangeService:
     async def _serve(self, context: ServerContext) -> None:
         peer: str | None = None
         try:
-            async with asyncio.timeout(self._handshake_timeout_s):
-                peer = await handshake.admit(context, self._secret, self._instance_id())
+            with self._doorway.place(context.peer()):
+                async with asyncio.timeout(self._handshake_timeout_s):
+                    peer = await handshake.admit(context, self._secret, self._instance_id())
         except TimeoutError:
             pass
+        except Overloaded as exc:
+            await context.abort(status.status_code(exc), exc.detail)
         if peer is None:
-            _log.warning("a stream without a valid proof of the link key was refused")
+            self._on_refused(context.peer())
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no valid proof of the link key")
         _log.info("a main worker opened its stream main_instance_id=%s", peer)
         await _Exchange(self._handler, context, self._message_bytes_max, self._tasks).run()

@@ -76,7 +76,7 @@ async def greet(
 async def admit(context: ServerContext, secret: LinkSecret, worker_instance_id: str) -> str | None:
     """Do the worker's part; return the main worker's instance id, None for a peer to refuse."""
     try:
-        first = await receive(context)
+        first = await receive(context, limits.HANDSHAKE_BYTES_MAX)
         if first is None or first.requests or len(first.hello.nonce_main) != NONCE_BYTES:
             return None
         nonce_main, nonce_worker = first.hello.nonce_main, secret.random(NONCE_BYTES)
@@ -86,7 +86,7 @@ async def admit(context: ServerContext, secret: LinkSecret, worker_instance_id: 
             worker_instance_id=worker_instance_id,
         )
         await context.write(EncodedReplyBatch(welcome=welcome).SerializeToString())
-        second = await receive(context)
+        second = await receive(context, limits.HANDSHAKE_BYTES_MAX)
     except DecodeError:
         return None
     if second is None or second.requests:
@@ -95,11 +95,16 @@ async def admit(context: ServerContext, secret: LinkSecret, worker_instance_id: 
     return first.hello.main_instance_id if proved else None
 
 
-async def receive(context: ServerContext) -> EncodedRequestBatch | None:
+async def receive(context: ServerContext, bytes_max: int | None = None) -> EncodedRequestBatch | None:
     """Return the peer's next message, None once it has ended the stream.
 
     Raises:
-        DecodeError: it is not a message of ours.
+        DecodeError: it is not a message of ours, or larger than ``bytes_max``.
     """
     data = await context.read()
-    return EncodedRequestBatch.FromString(data) if isinstance(data, bytes) else None
+    if not isinstance(data, bytes):
+        return None
+    if bytes_max is not None and len(data) > bytes_max:
+        # Decoded, a stranger's message may take many times its own size.
+        raise DecodeError("a message is too large")
+    return EncodedRequestBatch.FromString(data)

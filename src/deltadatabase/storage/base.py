@@ -8,6 +8,8 @@ from typing import Protocol
 
 import msgspec
 
+from deltadatabase.errors import Corrupt
+
 
 class When(enum.Enum):
     """Conditions of a put that need no ETag."""
@@ -62,7 +64,15 @@ class Store(Protocol):
         ...
 
     async def get(self, path: str) -> Stored:
-        """Read the newest committed object. Raises NotFound."""
+        """Read the newest committed object.
+
+        Whoever may write to the store may put an object of any size there: one that is larger than
+        this store's ``object_bytes_max`` is refused by its size, before its bytes are read.
+
+        Raises:
+            NotFound: there is none.
+            Corrupt: it is too large, or not a file.
+        """
         ...
 
     async def settle(self, path: str) -> None:
@@ -77,11 +87,14 @@ class Store(Protocol):
         ...
 
     async def get_if_changed(self, path: str, etag: str) -> Stored | None:
-        """Like ``get``; None while ``etag`` is still current. Raises NotFound."""
+        """Like ``get``; None while ``etag`` is still current. Raises NotFound, Corrupt."""
         ...
 
     async def head(self, path: str) -> ObjectInfo:
-        """Describe an object (with its ETag). Raises NotFound."""
+        """Describe an object of any size, with its ETag. Raises NotFound.
+
+        Of an object that ``get`` refuses the ETag may be "", which no condition meets.
+        """
         ...
 
     async def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> Sequence[ObjectInfo]:
@@ -112,3 +125,8 @@ class Store(Protocol):
     async def close(self) -> None:
         """Release connections, locks and threads."""
         ...
+
+
+def too_large() -> Corrupt:
+    """The error for an object that is refused by its size, or because it is no plain file."""
+    return Corrupt("the stored object is larger than this program takes; it was not read")

@@ -26,6 +26,7 @@ from typing import Final, NoReturn
 from deltadatabase.clock import Clock
 from deltadatabase.errors import (
     AlreadyExists,
+    Corrupt,
     DeltaError,
     OutcomeUnknown,
     StoreFull,
@@ -38,6 +39,8 @@ from deltadatabase.storage.disk import Disk, make_durable_folder
 #: From this many files on, one sync of the file system is cheaper than one a file.
 SYNCFS_COUNT_MIN: Final = 8
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
+#: In the place of the digest of an object that is too large to be one of ours; no condition names it.
+_NOT_READ: Final = "not read"
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM})
 
 
@@ -237,6 +240,9 @@ class BatchCommitter:
             current: str | None = digest(self._disk.read(commit.target)[0])
         except FileNotFoundError:
             current = None
+        except Corrupt:
+            # There is something, and nobody was ever given an ETag of it.
+            current = _NOT_READ
         if commit.condition is When.ABSENT and current:
             raise AlreadyExists("an object of this name exists")
         if commit.condition is not When.ABSENT and current != commit.condition:

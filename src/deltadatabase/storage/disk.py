@@ -7,12 +7,17 @@ or a simulated disk in the place of ``OsDisk``.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import functools
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
+
+from deltadatabase import limits
+from deltadatabase.storage.base import too_large
 
 
 class Disk(Protocol):
@@ -27,7 +32,12 @@ class Disk(Protocol):
         ...
 
     def read(self, path: Path) -> tuple[bytes, int]:
-        """A whole file, and when it was last written, in ms. Raises FileNotFoundError."""
+        """A whole file, and when it was last written, in ms.
+
+        Raises:
+            FileNotFoundError: there is none.
+            Corrupt: it is larger than any object, or no plain file.
+        """
         ...
 
     def open_folder(self, path: Path) -> int:
@@ -68,7 +78,14 @@ class Disk(Protocol):
 
 
 class OsDisk:
-    """The operating system's. Fulfils ``Disk``."""
+    """The operating system's. Fulfils ``Disk``.
+
+    Args:
+        object_bytes_max: a larger file is not read.
+    """
+
+    def __init__(self, object_bytes_max: int = limits.OBJECT_BYTES_MAX) -> None:
+        self._object_bytes_max = object_bytes_max
 
     def open_new(self, path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -77,8 +94,19 @@ class OsDisk:
         return os.write(fd, data)
 
     def read(self, path: Path) -> tuple[bytes, int]:
-        with path.open("rb", buffering=0) as stream:
-            return stream.readall(), os.fstat(stream.fileno()).st_mtime_ns // 1_000_000
+        # Without O_NONBLOCK a pipe that somebody put there would hold the thread for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb", buffering=0) as stream:  # noqa: PTH123 - by its descriptor
+            found = os.fstat(fd)
+            if stat.S_ISDIR(found.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            # A device has no size and no end.
+            if not stat.S_ISREG(found.st_mode) or found.st_size > self._object_bytes_max:
+                raise too_large()
+            data = stream.readall()
+        if len(data) > self._object_bytes_max:
+            raise too_large()
+        return data, found.st_mtime_ns // 1_000_000
 
     def open_folder(self, path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

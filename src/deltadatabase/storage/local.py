@@ -15,7 +15,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from deltadatabase import limits
 from deltadatabase.clock import Clock, Random
-from deltadatabase.errors import NotFound, OutcomeUnknown, StartupError, Unavailable
+from deltadatabase.errors import Corrupt, NotFound, OutcomeUnknown, StartupError, Unavailable
 from deltadatabase.storage.base import Condition, ObjectInfo, Stored, When
 from deltadatabase.storage.batch import digest, os_failure, sync_failure
 from deltadatabase.storage.directory_layout import DirectoryLayout
@@ -56,6 +56,7 @@ class DirectoryObjects:
         random: names temporary files.
         on_fatal: called when a sync to disk failed; must not return in a real program.
         disk: what commits and reads of objects go through; the operating system's if None.
+        object_bytes_max: a larger file is not read, on the operating system's disk.
 
     Raises:
         StartupError: ``store_refused``: the directory cannot be made or written.
@@ -72,11 +73,12 @@ class DirectoryObjects:
         random: Random,
         on_fatal: Callable[[str], object] = exit_at_once,
         disk: Disk | None = None,
+        object_bytes_max: int = limits.OBJECT_BYTES_MAX,
     ) -> None:
         self.root = root.absolute()
         self._clock = clock
         self._on_fatal = on_fatal
-        self._disk = disk = OsDisk() if disk is None else disk
+        self._disk = disk = OsDisk(object_bytes_max) if disk is None else disk
         self._layout = layout = DirectoryLayout(self.root, random)
         try:
             _make_durable_root(disk, self.root)
@@ -127,7 +129,12 @@ class DirectoryObjects:
         return None if stored.etag == etag else stored
 
     async def head(self, path: str) -> ObjectInfo:
-        stored = await self.get(path)
+        file = self._layout.file(path)
+        try:
+            stored = await self._in_thread(self._read, file)
+        except Corrupt:
+            found = await self._in_thread(file.stat)
+            return ObjectInfo(path, found.st_size, "", found.st_mtime_ns // 1_000_000)
         return ObjectInfo(path, len(stored.data), stored.etag, stored.updated_ms)
 
     async def list(

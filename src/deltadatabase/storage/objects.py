@@ -30,7 +30,7 @@ from deltadatabase.errors import (
     VersionMismatch,
 )
 from deltadatabase.settings.values import Secret
-from deltadatabase.storage.base import Condition, ObjectInfo, Stored, When
+from deltadatabase.storage.base import Condition, ObjectInfo, Stored, When, too_large
 from deltadatabase.storage.failures import (
     FAILURES,
     delete_failure,
@@ -80,7 +80,8 @@ class MemoryObjects:
     backend = "memory"
     removes = True
 
-    def __init__(self) -> None:
+    def __init__(self, object_bytes_max: int = limits.OBJECT_BYTES_MAX) -> None:
+        self._object_bytes_max = object_bytes_max
         # Called synchronously: 2 µs a call, where the asynchronous form costs a thread hop.
         self._store = MemoryStore()
 
@@ -96,6 +97,8 @@ class MemoryObjects:
             result = self._store.get(path)
         except FAILURES as exc:
             raise read_failure(exc) from None
+        if result.meta["size"] > self._object_bytes_max:
+            raise too_large() from None
         return _stored(result.bytes(), result.meta)
 
     async def settle(self, path: str) -> None:
@@ -160,8 +163,9 @@ class S3Objects:
     backend = "s3"
     removes = False
 
-    def __init__(self, settings: S3Settings) -> None:
+    def __init__(self, settings: S3Settings, object_bytes_max: int = limits.OBJECT_BYTES_MAX) -> None:
         self.settings = settings
+        self._object_bytes_max = object_bytes_max
         self._store = _s3_client(settings)
 
     async def put(self, path: str, data: bytes, condition: Condition) -> str:
@@ -193,6 +197,9 @@ class S3Objects:
     async def _read(self, path: str, etag: str) -> Stored:
         options: obstore.GetOptions = {"if_none_match": etag} if etag else {}
         result = await obstore.get_async(self._store, path, options=options)
+        # Known from the answer's headers; what is not asked for is not read, and the connection ends.
+        if result.meta["size"] > self._object_bytes_max:
+            raise too_large() from None
         return _stored(await result.bytes_async(), result.meta)
 
     async def head(self, path: str) -> ObjectInfo:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from deltadatabase import limits
 from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import DeltaError, OutcomeUnknown, StartupError, Unavailable
 from deltadatabase.storage.base import Store
@@ -22,17 +23,27 @@ _PAUSE_S_MAX: Final = 2.0
 _FINAL_CODES: Final = frozenset({"store_denied"})
 
 
-async def open_store(target: Path | S3Settings | None, *, clock: Clock, random: Random) -> Store:
+async def open_store(
+    target: Path | S3Settings | None,
+    *,
+    clock: Clock,
+    random: Random,
+    object_bytes_max: int = limits.OBJECT_BYTES_MAX,
+) -> Store:
     """Open the store of a directory, of a bucket, or in memory (None). It may not answer yet.
+
+    An object of more than ``object_bytes_max`` is refused before it is read.
 
     Raises:
         StartupError: ``bad_flag``, ``store_refused``: it cannot be used as configured.
     """
     if target is None:
-        return MemoryObjects()
+        return MemoryObjects(object_bytes_max)
     if isinstance(target, S3Settings):
-        return S3Objects(target)
-    return await asyncio.to_thread(partial(DirectoryObjects, target, clock=clock, random=random))
+        return S3Objects(target, object_bytes_max)
+    return await asyncio.to_thread(
+        partial(DirectoryObjects, target, clock=clock, random=random, object_bytes_max=object_bytes_max)
+    )
 
 
 async def wait_for_store(

@@ -29,7 +29,7 @@ from deltadatabase.limits import (
     TEMPLATE_POLL_S,
 )
 from deltadatabase.model import StoreReport, StoreSight
-from deltadatabase.rpc.convert import encode_store_report
+from deltadatabase.rpc.convert import encode_store_report, encode_templates
 from deltadatabase.rpc.pb import main_worker_pb2 as pb
 from deltadatabase.rpc.pb import main_worker_pb2_grpc as pb_grpc
 from deltadatabase.telemetry.logging import get_logger
@@ -445,7 +445,8 @@ class MembershipClient:
                 continue
             if templates != known:
                 known = templates
-                await self._send(call, pb.WorkerMessage(templates=pb.TemplateSnapshot(etags=templates)))
+                for part in encode_templates(templates):
+                    await self._send(call, pb.WorkerMessage(templates=part))
 
     async def _look(self, checked: Checked) -> None:
         # Each member looks: a directory may be gone for one machine alone.

@@ -18,7 +18,7 @@ from deltadatabase.schema.registry import SchemaRegistry
 from deltadatabase.schema.validator import CompiledSchema, compile_schema
 from deltadatabase.storage.base import Store
 from deltadatabase.storage.database import reserve_epochs, retire_key
-from deltadatabase.storage.paths import FILES
+from deltadatabase.storage.paths import FILES, check_key, check_schema_id
 from deltadatabase.telemetry.audit import Audit
 from deltadatabase.worker.alarm import IntegrityAlarm
 from deltadatabase.worker.cache import Cache
@@ -28,6 +28,11 @@ from deltadatabase.worker.sidecar import MetaSidecar
 from deltadatabase.worker.templates import Templates
 
 SCHEMA_INLINE_BYTES_MAX: Final = 16 * KIB
+NAMED: Final = frozenset(
+    {Op.GET, Op.PUT, Op.DELETE, Op.RESOLVE, Op.VALIDATE, Op.KEY_OF, Op.RESEAL}
+    | {Op.SCHEMA_GET, Op.SCHEMA_PUT, Op.SCHEMA_DELETE}
+)
+"""Commands about an entity or a schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +100,11 @@ class Node:
 
     async def execute(self, command: Command) -> Result:
         """Execute any command. Raises DeltaError."""
+        if command.op in NAMED:
+            check_schema_id(command.schema_id)
         match command.op:
             case Op.GET | Op.PUT | Op.DELETE | Op.RESOLVE | Op.VALIDATE | Op.KEY_OF | Op.RESEAL:
+                check_key(command.key)
                 try:
                     return await self._committer.execute(command)
                 except Corrupt:

@@ -18,7 +18,7 @@ from deltadatabase.rpc import channels
 from deltadatabase.rpc.channels import Tls
 from deltadatabase.rpc.exchange import ExchangeService
 from deltadatabase.storage.base import Store
-from deltadatabase.telemetry.audit import Audit
+from deltadatabase.telemetry.audit import Action, Audit, Outcome
 from deltadatabase.telemetry.logging import get_logger
 from deltadatabase.worker.membership import (
     Applicant,
@@ -121,6 +121,7 @@ class WorkerServer:
             random=self._random,
             instance_id=lambda: self._identity.instance_id,
             message_bytes_max=options.message_bytes_max,
+            on_refused=self._refused,
         )
         exchange.register(server)
         stop_serving = await channels.add_health_and_reflection(server, [channels.PROC_WORKER_SERVICE])
@@ -170,6 +171,16 @@ class WorkerServer:
             if self._store is not None:
                 await self._store.close()
         log.info("worker ended", worker_id=options.worker_id)
+
+    def _refused(self, peer: str) -> None:
+        if self._audit is not None:
+            self._audit.event(
+                Action.REQUEST_REFUSED,
+                Outcome.REFUSED,
+                address=peer,
+                route="ProcWorker.Exchange",
+                code="unauthenticated",
+            )
 
     # -- Handler -----------------------------------------------------------------------
 

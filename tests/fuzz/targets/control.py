@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -25,9 +26,9 @@ from deltadatabase.gateway.forwarding import Router
 from deltadatabase.gateway.keys import Keys
 from deltadatabase.gateway.members import Cluster
 from deltadatabase.gateway.process import ClientCalls
-from deltadatabase.limits import SHARD_COUNT_MAX
 from deltadatabase.model import Command, Result, StoreSight
 from deltadatabase.rpc.convert import encode_store_report
+from deltadatabase.rpc.doorway import Doorway, places_for
 from deltadatabase.rpc.pb import main_worker_pb2 as pb
 from deltadatabase.telemetry.audit import Audit
 from deltadatabase.worker.membership import Applicant, Identity, MembershipClient, MembershipLease
@@ -69,22 +70,26 @@ class Worker:
     async def read(self) -> object:
         await asyncio.sleep(0)
         while self._parts:
+            data = self._parts.pop(0)
             try:
-                message = pb.WorkerMessage.FromString(self._parts.pop(0))
+                message = pb.WorkerMessage.FromString(data)
             except DecodeError:
-                break  # gRPC ends the call
+                return data
             if message.HasField("join"):
                 self._join = message.join
             elif message.HasField("renew"):
                 self._renew = message.renew
             elif message.HasField("proof") and not message.proof.proof:
                 message.proof.proof = joining.worker_proof(TOKEN, self._context())
-            elif message.HasField("ready"):
-                _bounded(message.ready.store)
-            return message
+            return message.SerializeToString()
         for _ in range(20):
             await asyncio.sleep(0)
         return grpc.aio.EOF
+
+    async def abort(self, status: grpc.StatusCode, detail: str) -> None:
+        if status is not grpc.StatusCode.INVALID_ARGUMENT:
+            raise Wrong(f"aborted with {status}")
+        raise Aborted
 
     async def write(self, message: pb.MainMessage) -> None:
         self.sent.append(message)
@@ -102,11 +107,6 @@ class Worker:
             grpc_addr=asked.grpc_addr,
             purpose="join" if self._renew is None else "renew",
         )
-
-
-def _bounded(store: Any) -> None:
-    """Keep to numbers of shards that a database can have: see test_known.py for the others."""
-    store.database.shards = min(max(store.database.shards, 1), SHARD_COUNT_MAX)
 
 
 def join_seeds() -> list[bytes]:
@@ -169,13 +169,15 @@ def join(_folder: Path) -> Target:
             clock=clock,
             random=SeededRandom(4),
             audit=Audit(clock),
+            doorway=Doorway(places_for(1 << 20)),
         )
 
     restart()
 
     async def run(data: bytes) -> Worker:
         worker = Worker(unframed(data))
-        await plane.Subscribe(None, worker)  # type: ignore[arg-type]
+        with contextlib.suppress(Aborted):
+            await plane.subscribe(None, worker)  # type: ignore[arg-type]
         return worker
 
     def check(data: bytes) -> None:
@@ -385,6 +387,9 @@ class ClientContext:
 
     def set_trailing_metadata(self, metadata: object) -> None:
         """Seen by a client."""
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:50000"
 
     async def abort(self, code: grpc.StatusCode, detail: str) -> None:
         self.status = code

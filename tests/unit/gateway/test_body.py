@@ -3,10 +3,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from deltadatabase.errors import Invalid, RequestTimeout, TooLarge
+from deltadatabase.errors import Invalid, Overloaded, RequestTimeout, TooLarge
 from deltadatabase.gateway.asgi import Message, Receive
-from deltadatabase.gateway.body import Body
-from deltadatabase.limits import MIB, REFUSED_BODY_DRAIN_BYTES_MAX
+from deltadatabase.gateway.body import Body, HeldBodies
+from deltadatabase.limits import API_BODY_BYTES_MAX, MIB, REFUSED_BODY_DRAIN_BYTES_MAX
 
 
 class Sender:
@@ -32,8 +32,16 @@ class Sender:
         raise AssertionError
 
 
-def body(receive: Receive, declared: int | None = None, *, waits: bool = False, timeout_s: float = 5) -> Body:
-    return Body(receive, declared, waits=waits, timeout_s=timeout_s)
+def body(
+    receive: Receive,
+    declared: int | None = None,
+    *,
+    waits: bool = False,
+    timeout_s: float = 5,
+    held: HeldBodies | None = None,
+    source: str = "",
+) -> Body:
+    return Body(receive, declared, waits=waits, timeout_s=timeout_s, held=held or HeldBodies(), source=source)
 
 
 @pytest.mark.parametrize("chunks", [[b""], [b"abcd"], [b"ab", b"", b"cd"], [b"a", b"b", b"c", b"d"]])
@@ -92,3 +100,54 @@ async def test_a_client_that_leaves_gives_no_body() -> None:
 
 async def test_a_client_that_leaves_while_its_body_is_dropped_is_no_error() -> None:
     assert not await body(Sender([b"ab"], then="disconnect").receive).drop()
+
+
+# What all bodies together hold
+
+
+async def stalled(held: HeldBodies, size: int, limit: int, source: str) -> Body:
+    """A body of which this much has come, and no more comes."""
+    subject = body(Sender([b"x" * size], then="silence").receive, held=held, source=source, timeout_s=0.01)
+    with pytest.raises(RequestTimeout):
+        await subject.read(limit)
+    return subject
+
+
+async def test_documents_that_stall_are_bounded_together() -> None:
+    held = HeldBodies(documents_bytes_max=1000)
+    stalling = [await stalled(held, 250, MIB, str(number)) for number in range(4)]
+    with pytest.raises(Overloaded):
+        await body(Sender([b"x"]).receive, held=held).read(MIB)
+    # Small bodies have room of their own.
+    assert await body(Sender([b"x"]).receive, held=held).read(API_BODY_BYTES_MAX) == b"x"
+    await stalling.pop().drop()
+    assert await body(Sender([b"x"]).receive, held=held).read(MIB) == b"x"
+
+
+async def test_one_source_of_small_bodies_leaves_room_for_the_others() -> None:
+    held = HeldBodies(small_bytes_max=1000, of_one_bytes_max=250)
+    stalling = [await stalled(held, 100, API_BODY_BYTES_MAX, "attacker") for _ in range(2)]
+    with pytest.raises(Overloaded):
+        await body(Sender([b"x" * 100]).receive, held=held, source="attacker").read(API_BODY_BYTES_MAX)
+    other = body(Sender([b"x" * 100]).receive, held=held, source="other")
+    assert await other.read(API_BODY_BYTES_MAX) == b"x" * 100
+    assert len(stalling) == 2
+
+
+@pytest.mark.parametrize("limit", [API_BODY_BYTES_MAX, MIB])
+@pytest.mark.parametrize("end", ["answered", "forgotten", "refused"])
+async def test_nothing_is_counted_once_a_body_is_gone(limit: int, end: str) -> None:
+    held = HeldBodies(documents_bytes_max=1000, small_bytes_max=1000, of_one_bytes_max=1000)
+    for _ in range(20):
+        if end == "refused":
+            with pytest.raises(Overloaded):
+                await body(Sender([b"x" * 500, b"x" * 501]).receive, held=held).read(limit)
+        else:
+            subject = body(Sender([b"x" * 500, b"x" * 500]).receive, held=held)
+            assert len(await subject.read(limit)) == 1000
+            assert held.documents_bytes + held.small_bytes == 1000
+            if end == "answered":
+                await subject.drop()
+            del subject
+        assert held.documents_bytes + held.small_bytes == 0
+    assert not vars(held)["_of_one"]

@@ -470,6 +470,17 @@ async def test_an_object_larger_than_any_entity_is_not_read(world, monkeypatch):
     assert ("get", ENTITY) not in world.store.log
 
 
+async def test_what_the_store_refuses_by_its_size_is_said_and_does_not_end_the_scrub(world):
+    data = await world.entity(*NAME, document=b'"' + b"x" * 5000 + b'"')
+    await world.entity("notes", "small")
+    await world.store.put(meta_path("notes", "small"), b"x" * 5000, When.ALWAYS)
+    await world.store.put("templates/huge.json", b" " * 5000, When.ALWAYS)
+    world.store.object_bytes_max = 4000
+    found = await world.found(quarantine=True)
+    assert found == {"unreadable/none": 1, "meta_wrong/rebuilt": 1, "template_invalid/none": 1}
+    assert world.store.objects[ENTITY].data == data
+
+
 async def test_a_store_that_stays_away_ends_the_scrub(world):
     await world.entity(*NAME)
 

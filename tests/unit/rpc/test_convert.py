@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deltadatabase import limits
 from deltadatabase.errors import Invalid, NotFound
 from deltadatabase.model import Command, DatabaseInfo, Op, ProbeCheck, Result, StoreReport
 from deltadatabase.rpc import convert, status
@@ -135,3 +136,23 @@ def test_store_reports_survive_the_wire() -> None:
     )
     encoded = convert.encode_store_report(report).SerializeToString()
     assert convert.decode_store_report(PbStoreReport.FromString(encoded)) == report
+
+
+@given(st.dictionaries(texts, texts, max_size=5))
+def test_a_small_snapshot_of_templates_is_one_message(templates: dict[str, str]) -> None:
+    (part,) = convert.encode_templates(templates)
+    assert dict(part.etags) == templates
+    assert not part.more
+
+
+def test_a_large_snapshot_of_templates_comes_in_messages_that_the_control_plane_takes() -> None:
+    templates = {f"{number:0100}": "e" * 64 for number in range(50_000)}
+    parts = list(convert.encode_templates(templates))
+    assert len(parts) > 1
+    assert all(part.more for part in parts[:-1])
+    assert not parts[-1].more
+    assert max(part.ByteSize() for part in parts) < limits.CONTROL_MESSAGE_BYTES_MIN // 2
+    together: dict[str, str] = {}
+    for part in parts:
+        together |= part.etags
+    assert together == templates

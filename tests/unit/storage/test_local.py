@@ -14,7 +14,16 @@ from pathlib import Path
 import pytest
 from support.clocks import FakeClock, SeededRandom
 
-from deltadatabase.errors import Internal, NotFound, OutcomeUnknown, StartupError, StoreFull, Unavailable
+from deltadatabase.errors import (
+    AlreadyExists,
+    Corrupt,
+    Internal,
+    NotFound,
+    OutcomeUnknown,
+    StartupError,
+    StoreFull,
+    Unavailable,
+)
 from deltadatabase.limits import STORE_TIMEOUT_S
 from deltadatabase.storage.base import When
 from deltadatabase.storage.directory_layout import LOCK_COUNT
@@ -378,3 +387,21 @@ async def test_a_directory_that_goes_and_comes_back_ends_nothing(
     assert fatal.reasons == []
     assert (await store.get(PATH)).data == b"one"
     await store.put(PATH, b"two", etag)
+
+
+async def test_what_is_no_file_of_ours_is_refused_at_once(store: DirectoryObjects, tmp_path: Path) -> None:
+    """Whoever may write into the directory puts there what would never end, or fill the memory."""
+    folder = tmp_path / "data" / "files" / "s"
+    await store.put(PATH, b"one", When.ABSENT)
+    with (folder / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    os.mkfifo(folder / "pipe")
+    (folder / "endless").symlink_to("/dev/zero")
+    for name in ("sparse", "pipe", "endless"):
+        async with asyncio.timeout(2.0):
+            with pytest.raises(Corrupt):
+                await store.get(f"files/s/{name}")
+    for name in ("sparse", "pipe", "endless"):
+        with pytest.raises(AlreadyExists):
+            await store.put(f"files/s/{name}", b"mine", When.ABSENT)
+    assert (await store.get(PATH)).data == b"one"

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from deltadatabase.rpc.pb import types_pb2 as deltadatabase_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"deltadatabase/v1/main_worker.proto\x12\x10\x64\x65ltadatabase.v1\x1a\x1c\x64\x65ltadatabase/v1/types.proto\"\x92\x03\n\rWorkerMessage\x12&\n\x04join\x18\x01 \x01(\x0b\x32\x16.deltadatabase.v1.JoinH\x00\x12(\n\x05proof\x18\x02 \x01(\x0b\x32\x17.deltadatabase.v1.ProofH\x00\x12(\n\x05ready\x18\x03 \x01(\x0b\x32\x17.deltadatabase.v1.ReadyH\x00\x12\x36\n\theartbeat\x18\x04 \x01(\x0b\x32!.deltadatabase.v1.WorkerHeartbeatH\x00\x12\x37\n\ttemplates\x18\x05 \x01(\x0b\x32\".deltadatabase.v1.TemplateSnapshotH\x00\x12(\n\x05\x64rain\x18\x06 \x01(\x0b\x32\x17.deltadatabase.v1.DrainH\x00\x12\x35\n\x0cstart_failed\x18\x07 \x01(\x0b\x32\x1d.deltadatabase.v1.StartFailedH\x00\x12(\n\x05renew\x18\x08 \x01(\x0b\x32\x17.deltadatabase.v1.RenewH\x00\x42\t\n\x07message\"\xe8\x02\n\x0bMainMessage\x12\x30\n\tchallenge\x18\x01 \x01(\x0b\x32\x1b.deltadatabase.v1.ChallengeH\x00\x12.\n\x08\x61\x64mitted\x18\x02 \x01(\x0b\x32\x1a.deltadatabase.v1.AdmittedH\x00\x12*\n\x06member\x18\x03 \x01(\x0b\x32\x18.deltadatabase.v1.MemberH\x00\x12\x34\n\theartbeat\x18\x04 \x01(\x0b\x32\x1f.deltadatabase.v1.MainHeartbeatH\x00\x12,\n\x07refused\x18\x05 \x01(\x0b\x32\x19.deltadatabase.v1.RefusedH\x00\x12,\n\x07\x64rained\x18\x06 \x01(\x0b\x32\x19.deltadatabase.v1.DrainedH\x00\x12.\n\x08replaced\x18\x07 \x01(\x0b\x32\x1a.deltadatabase.v1.ReplacedH\x00\x42\t\n\x07message\"\xa1\x01\n\x04Join\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\r\n\x05nonce\x18\x04 \x01(\x0c\x12\x11\n\tgrpc_addr\x18\x05 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x19\n\x11message_bytes_max\x18\x08 \x01(\x04\"*\n\x05Renew\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\r\n\x05nonce\x18\x02 \x01(\x0c\"2\n\tChallenge\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x16\n\x0eproof_required\x18\x02 \x01(\x08\"\x16\n\x05Proof\x12\r\n\x05proof\x18\x01 \x01(\x0c\"d\n\x08\x41\x64mitted\x12\x0f\n\x07wrapped\x18\x01 \x01(\x0c\x12\r\n\x05proof\x18\x02 \x01(\x0c\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x18\n\x10main_instance_id\x18\x04 \x01(\t\x12\x0e\n\x06ttl_ms\x18\x05 \x01(\x04\"5\n\x05Ready\x12,\n\x05store\x18\x01 \x01(\x0b\x32\x1d.deltadatabase.v1.StoreReport\"+\n\x0bStartFailed\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\x17\n\x06Member\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"\x7f\n\x0fWorkerHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x1c\n\x14highest_epoch_stored\x18\x02 \x01(\x04\x12+\n\x05store\x18\x03 \x01(\x0e\x32\x1c.deltadatabase.v1.StoreSight\x12\x0f\n\x07keyring\x18\x04 \x01(\x0c\"Y\n\rMainHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x16\n\x0epoll_templates\x18\x03 \x01(\x08\x12\x0f\n\x07keyring\x18\x04 \x01(\x0c\"~\n\x10TemplateSnapshot\x12<\n\x05\x65tags\x18\x01 \x03(\x0b\x32-.deltadatabase.v1.TemplateSnapshot.EtagsEntry\x1a,\n\nEtagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x07\n\x05\x44rain\"\t\n\x07\x44rained\"\n\n\x08Replaced\"6\n\x07Refused\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\r\n\x05retry\x18\x03 \x01(\x08\"\xbf\x01\n\x0eProcessRequest\x12 \n\x02op\x18\x01 \x01(\x0e\x32\x14.deltadatabase.v1.Op\x12\x11\n\tschema_id\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x10\n\x08\x64ocument\x18\x04 \x01(\x0c\x12)\n\x08if_match\x18\x05 \x01(\x0b\x32\x17.deltadatabase.v1.ETags\x12.\n\rif_none_match\x18\x06 \x01(\x0b\x32\x17.deltadatabase.v1.ETags\"v\n\x0fProcessResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nupdated_ms\x18\x03 \x01(\x04\x12\x10\n\x08\x64ocument\x18\x04 \x01(\x0c\x12\x0f\n\x07\x63reated\x18\x05 \x01(\x08\x12\r\n\x05names\x18\x06 \x03(\t*U\n\nStoreSight\x12\x1b\n\x17STORE_SIGHT_UNSPECIFIED\x10\x00\x12\x14\n\x10STORE_SIGHT_HELD\x10\x01\x12\x14\n\x10STORE_SIGHT_GONE\x10\x02\x32\xad\x01\n\nMainWorker\x12O\n\tSubscribe\x12\x1f.deltadatabase.v1.WorkerMessage\x1a\x1d.deltadatabase.v1.MainMessage(\x01\x30\x01\x12N\n\x07Process\x12 .deltadatabase.v1.ProcessRequest\x1a!.deltadatabase.v1.ProcessResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"deltadatabase/v1/main_worker.proto\x12\x10\x64\x65ltadatabase.v1\x1a\x1c\x64\x65ltadatabase/v1/types.proto\"\x92\x03\n\rWorkerMessage\x12&\n\x04join\x18\x01 \x01(\x0b\x32\x16.deltadatabase.v1.JoinH\x00\x12(\n\x05proof\x18\x02 \x01(\x0b\x32\x17.deltadatabase.v1.ProofH\x00\x12(\n\x05ready\x18\x03 \x01(\x0b\x32\x17.deltadatabase.v1.ReadyH\x00\x12\x36\n\theartbeat\x18\x04 \x01(\x0b\x32!.deltadatabase.v1.WorkerHeartbeatH\x00\x12\x37\n\ttemplates\x18\x05 \x01(\x0b\x32\".deltadatabase.v1.TemplateSnapshotH\x00\x12(\n\x05\x64rain\x18\x06 \x01(\x0b\x32\x17.deltadatabase.v1.DrainH\x00\x12\x35\n\x0cstart_failed\x18\x07 \x01(\x0b\x32\x1d.deltadatabase.v1.StartFailedH\x00\x12(\n\x05renew\x18\x08 \x01(\x0b\x32\x17.deltadatabase.v1.RenewH\x00\x42\t\n\x07message\"\xe8\x02\n\x0bMainMessage\x12\x30\n\tchallenge\x18\x01 \x01(\x0b\x32\x1b.deltadatabase.v1.ChallengeH\x00\x12.\n\x08\x61\x64mitted\x18\x02 \x01(\x0b\x32\x1a.deltadatabase.v1.AdmittedH\x00\x12*\n\x06member\x18\x03 \x01(\x0b\x32\x18.deltadatabase.v1.MemberH\x00\x12\x34\n\theartbeat\x18\x04 \x01(\x0b\x32\x1f.deltadatabase.v1.MainHeartbeatH\x00\x12,\n\x07refused\x18\x05 \x01(\x0b\x32\x19.deltadatabase.v1.RefusedH\x00\x12,\n\x07\x64rained\x18\x06 \x01(\x0b\x32\x19.deltadatabase.v1.DrainedH\x00\x12.\n\x08replaced\x18\x07 \x01(\x0b\x32\x1a.deltadatabase.v1.ReplacedH\x00\x42\t\n\x07message\"\xa1\x01\n\x04Join\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\r\n\x05nonce\x18\x04 \x01(\x0c\x12\x11\n\tgrpc_addr\x18\x05 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x19\n\x11message_bytes_max\x18\x08 \x01(\x04\"*\n\x05Renew\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\r\n\x05nonce\x18\x02 \x01(\x0c\"2\n\tChallenge\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x16\n\x0eproof_required\x18\x02 \x01(\x08\"\x16\n\x05Proof\x12\r\n\x05proof\x18\x01 \x01(\x0c\"d\n\x08\x41\x64mitted\x12\x0f\n\x07wrapped\x18\x01 \x01(\x0c\x12\r\n\x05proof\x18\x02 \x01(\x0c\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x18\n\x10main_instance_id\x18\x04 \x01(\t\x12\x0e\n\x06ttl_ms\x18\x05 \x01(\x04\"5\n\x05Ready\x12,\n\x05store\x18\x01 \x01(\x0b\x32\x1d.deltadatabase.v1.StoreReport\"+\n\x0bStartFailed\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\x17\n\x06Member\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"\x7f\n\x0fWorkerHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x1c\n\x14highest_epoch_stored\x18\x02 \x01(\x04\x12+\n\x05store\x18\x03 \x01(\x0e\x32\x1c.deltadatabase.v1.StoreSight\x12\x0f\n\x07keyring\x18\x04 \x01(\x0c\"Y\n\rMainHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x16\n\x0epoll_templates\x18\x03 \x01(\x08\x12\x0f\n\x07keyring\x18\x04 \x01(\x0c\"\x8c\x01\n\x10TemplateSnapshot\x12<\n\x05\x65tags\x18\x01 \x03(\x0b\x32-.deltadatabase.v1.TemplateSnapshot.EtagsEntry\x12\x0c\n\x04more\x18\x02 \x01(\x08\x1a,\n\nEtagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x07\n\x05\x44rain\"\t\n\x07\x44rained\"\n\n\x08Replaced\"6\n\x07Refused\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\r\n\x05retry\x18\x03 \x01(\x08\"\xbf\x01\n\x0eProcessRequest\x12 \n\x02op\x18\x01 \x01(\x0e\x32\x14.deltadatabase.v1.Op\x12\x11\n\tschema_id\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x10\n\x08\x64ocument\x18\x04 \x01(\x0c\x12)\n\x08if_match\x18\x05 \x01(\x0b\x32\x17.deltadatabase.v1.ETags\x12.\n\rif_none_match\x18\x06 \x01(\x0b\x32\x17.deltadatabase.v1.ETags\"v\n\x0fProcessResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nupdated_ms\x18\x03 \x01(\x04\x12\x10\n\x08\x64ocument\x18\x04 \x01(\x0c\x12\x0f\n\x07\x63reated\x18\x05 \x01(\x08\x12\r\n\x05names\x18\x06 \x03(\t*U\n\nStoreSight\x12\x1b\n\x17STORE_SIGHT_UNSPECIFIED\x10\x00\x12\x14\n\x10STORE_SIGHT_HELD\x10\x01\x12\x14\n\x10STORE_SIGHT_GONE\x10\x02\x32\xad\x01\n\nMainWorker\x12O\n\tSubscribe\x12\x1f.deltadatabase.v1.WorkerMessage\x1a\x1d.deltadatabase.v1.MainMessage(\x01\x30\x01\x12N\n\x07Process\x12 .deltadatabase.v1.ProcessRequest\x1a!.deltadatabase.v1.ProcessResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TEMPLATESNAPSHOT_ETAGSENTRY']._loaded_options = None
   _globals['_TEMPLATESNAPSHOT_ETAGSENTRY']._serialized_options = b'8\001'
-  _globals['_STORESIGHT']._serialized_start=2115
-  _globals['_STORESIGHT']._serialized_end=2200
+  _globals['_STORESIGHT']._serialized_start=2130
+  _globals['_STORESIGHT']._serialized_end=2215
   _globals['_WORKERMESSAGE']._serialized_start=87
   _globals['_WORKERMESSAGE']._serialized_end=489
   _globals['_MAINMESSAGE']._serialized_start=492
@@ -60,22 +60,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKERHEARTBEAT']._serialized_end=1492
   _globals['_MAINHEARTBEAT']._serialized_start=1494
   _globals['_MAINHEARTBEAT']._serialized_end=1583
-  _globals['_TEMPLATESNAPSHOT']._serialized_start=1585
-  _globals['_TEMPLATESNAPSHOT']._serialized_end=1711
-  _globals['_TEMPLATESNAPSHOT_ETAGSENTRY']._serialized_start=1667
-  _globals['_TEMPLATESNAPSHOT_ETAGSENTRY']._serialized_end=1711
-  _globals['_DRAIN']._serialized_start=1713
-  _globals['_DRAIN']._serialized_end=1720
-  _globals['_DRAINED']._serialized_start=1722
-  _globals['_DRAINED']._serialized_end=1731
-  _globals['_REPLACED']._serialized_start=1733
-  _globals['_REPLACED']._serialized_end=1743
-  _globals['_REFUSED']._serialized_start=1745
-  _globals['_REFUSED']._serialized_end=1799
-  _globals['_PROCESSREQUEST']._serialized_start=1802
-  _globals['_PROCESSREQUEST']._serialized_end=1993
-  _globals['_PROCESSRESPONSE']._serialized_start=1995
-  _globals['_PROCESSRESPONSE']._serialized_end=2113
-  _globals['_MAINWORKER']._serialized_start=2203
-  _globals['_MAINWORKER']._serialized_end=2376
+  _globals['_TEMPLATESNAPSHOT']._serialized_start=1586
+  _globals['_TEMPLATESNAPSHOT']._serialized_end=1726
+  _globals['_TEMPLATESNAPSHOT_ETAGSENTRY']._serialized_start=1682
+  _globals['_TEMPLATESNAPSHOT_ETAGSENTRY']._serialized_end=1726
+  _globals['_DRAIN']._serialized_start=1728
+  _globals['_DRAIN']._serialized_end=1735
+  _globals['_DRAINED']._serialized_start=1737
+  _globals['_DRAINED']._serialized_end=1746
+  _globals['_REPLACED']._serialized_start=1748
+  _globals['_REPLACED']._serialized_end=1758
+  _globals['_REFUSED']._serialized_start=1760
+  _globals['_REFUSED']._serialized_end=1814
+  _globals['_PROCESSREQUEST']._serialized_start=1817
+  _globals['_PROCESSREQUEST']._serialized_end=2008
+  _globals['_PROCESSRESPONSE']._serialized_start=2010
+  _globals['_PROCESSRESPONSE']._serialized_end=2128
+  _globals['_MAINWORKER']._serialized_start=2218
+  _globals['_MAINWORKER']._serialized_end=2391
 # @@protoc_insertion_point(module_scope)

@@ -157,7 +157,7 @@ class MainHeartbeat(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., poll_templates: _Optional[bool] = ..., keyring: _Optional[bytes] = ...) -> None: ...
 
 class TemplateSnapshot(_message.Message):
-    __slots__ = ("etags",)
+    __slots__ = ("etags", "more")
     class EtagsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -166,8 +166,10 @@ class TemplateSnapshot(_message.Message):
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ETAGS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     etags: _containers.ScalarMap[str, str]
-    def __init__(self, etags: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    more: bool
+    def __init__(self, etags: _Optional[_Mapping[str, str]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class Drain(_message.Message):
     __slots__ = ()

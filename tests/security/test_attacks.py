@@ -4,92 +4,41 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import secrets
-import socket
-import time
-from collections.abc import Callable, Iterable, Iterator
 
 import grpc
 import httpx
 import pytest
-from support.programs import Program, Programs, free_port, wait_until_ready
+from integration.cluster import (
+    ADMIN_KEY,
+    MARKER,
+    get,
+    put,
+)
 
-from deltadatabase.auth import join as joining
-from deltadatabase.auth.join import JoinContext, JoinToken
 from deltadatabase.crypto.wrap import WrapKey
 from deltadatabase.limits import GRPC_MESSAGE_BYTES_MAX_DEFAULT
 from deltadatabase.rpc.pb import main_worker_pb2 as pb
 from deltadatabase.rpc.pb import main_worker_pb2_grpc as pb_grpc
 from deltadatabase.rpc.pb import proc_worker_pb2 as data_pb
 from deltadatabase.rpc.pb import types_pb2
-from integration.cluster import (
-    ADMIN_KEY,
-    JOIN_TOKEN,
-    MARKER,
-    MASTER_KEY,
-    Cluster,
-    discreet_programs,
-    get,
-    put,
+from security.attacker import (
+    ADMIN,
+    ANSWER_S,
+    LOCAL,
+    code_of,
+    heard,
+    join_message,
+    proof_for,
+    raw,
+    request,
+    serve,
 )
 
 pytestmark = pytest.mark.integration
 
-ANSWER_S = 5.0
-ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
-
-
-@pytest.fixture
-def started(tmp_path) -> Iterator[Programs]:
-    with discreet_programs(tmp_path) as programs:
-        yield programs
-
-
-@pytest.fixture
-def guarded(started, tmp_path) -> Cluster:
-    """A cluster on a directory, with an admin key and a join token."""
-    return Cluster(
-        started,
-        (f"-shared-fs={tmp_path / 'db'}", f"-join-token={JOIN_TOKEN}", "-cache-bytes=0"),
-        tmp_path / "state",
-        {"MASTER_KEY": MASTER_KEY, "ADMIN_KEY": ADMIN_KEY, "JOIN_TOKEN": JOIN_TOKEN},
-    ).start("one")
-
-
-def serve(started: Programs) -> tuple[Program, int]:
-    """A server in dev mode, and its port."""
-    port = free_port()
-    program = started.start("deltadb", "serve", f"-rest-addr=127.0.0.1:{port}")
-    wait_until_ready(f"http://127.0.0.1:{port}", program)
-    return program, port
-
-
-def raw(port: int, request: bytes) -> int:
-    """Send bytes as they are; the answer's status, 0 when the connection is closed without one."""
-    with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_S) as connection:
-        connection.sendall(request)
-        answer = b""
-        while not (found := _STATUS_LINE.match(answer)):
-            # A server that neither answers nor closes raises a TimeoutError here.
-            received = connection.recv(4096)
-            if not received:
-                return 0
-            answer += received
-        return int(found[1])
-
-
-def request(method: str, target: str, *lines: str, body: bytes = b"") -> bytes:
-    """A request whose headers are exactly these, and a Content-Length if there is a body."""
-    framing = [f"Content-Length: {len(body)}"] if body else []
-    head = "\r\n".join((f"{method} {target} HTTP/1.1", *lines, *framing, "", ""))
-    return head.encode("latin-1") + body
-
-
 # Requests that are no requests
 
-LOCAL = "Host: localhost"
 FRAMINGS = (
     ("Content-Length: -1",),
     ("Content-Length: 5", "Content-Length: 6"),
@@ -261,14 +210,6 @@ def test_a_token_opens_exactly_what_it_is_for(guarded):
 # gRPC
 
 
-def code_of(call: Callable[[], object]) -> grpc.StatusCode:
-    """How a call ends that must not succeed."""
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    code: grpc.StatusCode = caught.value.code()
-    return code
-
-
 def test_grpc_calls_need_the_rights_that_rest_needs(guarded):
     unknown = (None, [("authorization", "Bearer wrong")], [("authorization", ADMIN_KEY)])
     body = {"name": "k", "permissions": [READ], "schemas": ["chat.*"]}
@@ -313,53 +254,7 @@ def test_the_data_stream_serves_nobody_without_the_link_key(guarded):
 
 
 def test_a_rogue_is_not_admitted(guarded):
-    token = JoinToken.from_text(JOIN_TOKEN)
-    asked = pb.Join(
-        worker_id="rogue",
-        instance_id="instance",
-        public_key=WrapKey.generate().public_bytes,
-        nonce=b"n" * joining.NONCE_BYTES,
-        grpc_addr="127.0.0.1:9",
-        backend="s3",
-        message_bytes_max=GRPC_MESSAGE_BYTES_MAX_DEFAULT,
-    )
-
-    def changed(**fields: object) -> pb.Join:
-        other = pb.Join()
-        other.CopyFrom(asked)
-        other.MergeFrom(pb.Join(**fields))  # type: ignore[arg-type]
-        return other
-
-    def proof_for(join: pb.Join, nonce: bytes) -> bytes:
-        context = JoinContext(
-            server_nonce=nonce,
-            worker_nonce=join.nonce,
-            worker_id=join.worker_id,
-            instance_id=join.instance_id,
-            public_key=join.public_key,
-            grpc_addr=join.grpc_addr,
-        )
-        return joining.worker_proof(token, context)
-
-    def heard(join: pb.Join | None, prove: Callable[[bytes], bytes]) -> list[pb.MainMessage]:
-        """What the main worker says to this join, and to the proof for its challenge."""
-        nonces: list[bytes] = []
-
-        def messages() -> Iterable[pb.WorkerMessage]:
-            if join is not None:
-                yield pb.WorkerMessage(join=join)
-                deadline = time.monotonic() + 1.0
-                while not nonces and time.monotonic() < deadline:
-                    time.sleep(0.01)
-            yield pb.WorkerMessage(proof=pb.Proof(proof=prove(nonces[0] if nonces else b"")))
-
-        answers = []
-        for message in pb_grpc.MainWorkerStub(channel).Subscribe(messages(), timeout=ANSWER_S):
-            answers.append(message)
-            if message.HasField("challenge"):
-                nonces.append(message.challenge.nonce)
-        return answers
-
+    asked = join_message()
     with grpc.insecure_channel(f"127.0.0.1:{guarded.grpc_port}") as channel:
         seen: list[bytes] = []
 
@@ -374,19 +269,21 @@ def test_a_rogue_is_not_admitted(guarded):
             (asked, remembered),
             (asked, lambda _: seen[0]),
             (asked, lambda _: secrets.token_bytes(32)),
-            (changed(public_key=other_key), lambda nonce: proof_for(asked, nonce)),
-            (changed(worker_id="one"), lambda nonce: proof_for(asked, nonce)),
-            (changed(grpc_addr="127.0.0.1:10"), lambda nonce: proof_for(asked, nonce)),
-            (changed(worker_id="x" * 254), lambda nonce: proof_for(asked, nonce)),
-            (changed(worker_id="a\nb"), lambda nonce: proof_for(asked, nonce)),
-            (changed(backend="other"), lambda nonce: proof_for(asked, nonce)),
-            (changed(nonce=b"short"), lambda nonce: proof_for(asked, nonce)),
+            (join_message(public_key=other_key), lambda nonce: proof_for(asked, nonce)),
+            (join_message(worker_id="one"), lambda nonce: proof_for(asked, nonce)),
+            (join_message(grpc_addr="127.0.0.1:10"), lambda nonce: proof_for(asked, nonce)),
+            (join_message(worker_id="x" * 254), lambda nonce: proof_for(asked, nonce)),
+            (join_message(worker_id="a\nb"), lambda nonce: proof_for(asked, nonce)),
+            (join_message(backend="other"), lambda nonce: proof_for(asked, nonce)),
+            (join_message(nonce=b"short"), lambda nonce: proof_for(asked, nonce)),
         ):
-            last = heard(join, prove)[-1]
+            last = heard(channel, join, prove)[-1]
             assert last.refused.code in ("unauthenticated", "invalid"), last
             assert not last.refused.retry
         # The proof itself is right: without a change it opens the door.
-        assert any(said.HasField("admitted") for said in heard(asked, lambda nonce: proof_for(asked, nonce)))
+        assert any(
+            said.HasField("admitted") for said in heard(channel, asked, lambda nonce: proof_for(asked, nonce))
+        )
     members = httpx.get(f"{guarded.url}/admin/workers", headers=ADMIN).json()
     assert [member["worker_id"] for member in members] == ["one"]
 
