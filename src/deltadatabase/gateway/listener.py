@@ -1,7 +1,7 @@
 """One granian server on a socket that is bound already: it begins, is relieved by a next one, and ends.
 
 A granian server keeps the certificate that it began with. For another certificate a next server
-takes the same listening socket over, while the earlier one finishes what it has (decision 0030).
+takes the same listening socket over, while the earlier one finishes what it has (decision 0028).
 """
 
 from __future__ import annotations
