@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from deltadatabase.errors import (
     AlreadyExists,
+    Conflict,
+    Corrupt,
     NotFound,
     NotOwner,
     OutcomeUnknown,
@@ -13,7 +15,7 @@ from deltadatabase.errors import (
     VersionMismatch,
 )
 from deltadatabase.limits import COMMIT_ATTEMPTS_MAX, LIST_PAGE_MAX
-from deltadatabase.storage.base import Condition, ObjectInfo, Store, When
+from deltadatabase.storage.base import Condition, ObjectInfo, Store, Stored, When
 from deltadatabase.storage.paths import FILES, TEMPLATES, parse_template_path, template_path
 
 
@@ -24,11 +26,13 @@ class Templates:
         self._store = store
 
     async def template(self, schema_id: str) -> bytes | None:
-        """Return a template's exact bytes, None when there is none."""
-        try:
-            return (await self._store.get(template_path(schema_id))).data
-        except NotFound:
-            return None
+        """Return a template's exact bytes, None when there is none.
+
+        Raises:
+            Conflict: ``template_invalid``: what is stored there is no template of any size.
+        """
+        stored = await self._stored(schema_id)
+        return None if stored is None else stored.data
 
     async def replace(self, schema_id: str, text: bytes, may_put: Callable[[], bool]) -> None:
         """Store a template.
@@ -40,14 +44,13 @@ class Templates:
             NotOwner: ``may_put`` says no; nothing was stored.
             OutcomeUnknown: the store did not say whether it was stored.
             Overloaded: others kept replacing it.
+            Conflict: ``template_invalid``, as ``template``.
         """
         path = template_path(schema_id)
         for _ in range(COMMIT_ATTEMPTS_MAX):
-            try:
-                stored = await self._store.get(path)
-            except NotFound:
-                condition: Condition = When.ABSENT
-            else:
+            stored = await self._stored(schema_id)
+            condition: Condition = When.ABSENT
+            if stored is not None:
                 if stored.data == text:
                     return
                 condition = stored.etag
@@ -74,6 +77,18 @@ class Templates:
         if not may_delete():
             raise NotOwner("membership is not known to be alive")
         await self._store.delete(path)
+
+    async def _stored(self, schema_id: str) -> Stored | None:
+        try:
+            return await self._store.get(template_path(schema_id))
+        except NotFound:
+            return None
+        except Corrupt:
+            # By its size, unread: an S3 client may have put anything there.
+            raise Conflict(
+                "the stored template is too large, or no file; delete it (DELETE /schema), then put one",
+                code="template_invalid",
+            ) from None
 
     async def snapshot(self) -> dict[str, str]:
         """Return every template's schema id with a token that changes when its bytes do."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from support.fake_store import FakeStore, Faults
 
-from deltadatabase.errors import NotFound, NotOwner
+from deltadatabase.errors import Conflict, NotFound, NotOwner
+from deltadatabase.storage.base import When
+from deltadatabase.storage.objects import MemoryObjects
 from deltadatabase.storage.paths import template_path
 from deltadatabase.worker.templates import Templates
 
@@ -71,3 +73,16 @@ async def test_a_put_that_lands_late_undoes_nothing() -> None:
     with pytest.raises(NotOwner):
         await templates.replace("s", b"late", lambda: not asked)
     assert store.objects[template_path("s")].data == b"newer"
+
+
+async def test_what_is_too_large_to_be_a_template_can_be_deleted() -> None:
+    store = MemoryObjects(object_bytes_max=10)
+    templates = Templates(store)
+    await MemoryObjects.put(store, template_path("s"), b"x" * 11, When.ALWAYS)
+    for attempt in (templates.template("s"), templates.replace("s", b"{}", always)):
+        with pytest.raises(Conflict) as caught:
+            await attempt
+        assert caught.value.code == "template_invalid"
+    await templates.remove("s", always)
+    await templates.replace("s", b"{}", always)
+    assert await templates.template("s") == b"{}"
