@@ -16,10 +16,8 @@ from typing import Final, Protocol
 import grpc.aio
 
 from deltadatabase.auth import join as joining
-from deltadatabase.auth.join import JoinContext, JoinToken
 from deltadatabase.clock import Clock, Random
 from deltadatabase.crypto.keyring import Keyring
-from deltadatabase.crypto.wrap import WrapKey
 from deltadatabase.errors import DeltaError, StartupError, Unavailable
 from deltadatabase.limits import (
     HANDSHAKE_TIMEOUT_S,
@@ -33,6 +31,7 @@ from deltadatabase.rpc.convert import encode_store_report, encode_templates
 from deltadatabase.rpc.pb import main_worker_pb2 as pb
 from deltadatabase.rpc.pb import main_worker_pb2_grpc as pb_grpc
 from deltadatabase.telemetry.logging import get_logger
+from deltadatabase.worker.asking import Applicant, Asking, read_keyring
 
 INSTANCE_ID_BYTES: Final = 8
 RENEW_AGAIN_S: Final = 2.0
@@ -103,49 +102,10 @@ class Checked(Protocol):
     async def look(self) -> StoreSight: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Applicant:
-    """Who asks to join.
-
-    Attributes:
-        worker_id: configured name, the same after a restart.
-        grpc_addr: where the data service listens.
-        backend: ``s3`` or ``directory``.
-        token: looks the join token up, anew for each join; None: only a main worker on the
-            same machine admits this worker.
-        trusts_unproven: a main worker that demands no proof is accepted without one of its own:
-            right only where it is on this machine and no token was configured.
-        version: of this program.
-        message_bytes_max: largest message that the data service takes.
-    """
-
-    worker_id: str
-    grpc_addr: str
-    backend: str
-    token: Callable[[], JoinToken | None]
-    trusts_unproven: bool
-    version: str
-    message_bytes_max: int
-
-
 Opened = Callable[[Keyring], Awaitable[tuple[StoreReport, Polled, Checked]]]
 """Opens (or keeps) the store with these keys. Raises StartupError."""
 Rekeyed = Callable[[Keyring], Awaitable[None]]
 """Makes sure that other keys fit the open store, and works with them on its return. Raises DeltaError."""
-
-
-@dataclass(slots=True)
-class _Asking:
-    """An admission that is being asked for."""
-
-    purpose: joining.Purpose
-    instance_id: str
-    asked_s: float
-    key: WrapKey = field(default_factory=WrapKey.generate)
-    nonce: bytes = b""
-    agreed: JoinContext | None = None
-    token: JoinToken | None = None
-    proof_required: bool = True
 
 
 class MembershipClient:
@@ -190,7 +150,7 @@ class MembershipClient:
         self._asked_s = float("-inf")
         self._expires_s = self._renew_s = 0.0
         self._renewal_due = asyncio.Event()
-        self._renewing: _Asking | None = None
+        self._renewing: Asking | None = None
         self._renewed: asyncio.Future[Keyring] | None = None
         self._call: Call | None = None
         self._writing = asyncio.Lock()
@@ -278,7 +238,7 @@ class MembershipClient:
                 join=pb.Join(
                     worker_id=asked.worker_id,
                     instance_id=asking.instance_id,
-                    public_key=asking.key.public_bytes,
+                    public_key=asking.public_key,
                     nonce=asking.nonce,
                     grpc_addr=asked.grpc_addr,
                     backend=asked.backend,
@@ -288,65 +248,23 @@ class MembershipClient:
             ),
         )
         challenge = (await self._expect(call, "challenge")).challenge
-        await self._send(call, pb.WorkerMessage(proof=self._prove(asking, challenge)))
+        await self._send(call, pb.WorkerMessage(proof=asking.prove(challenge)))
         admitted = (await self._expect(call, "admitted")).admitted
-        payload = self._accepted(asking, admitted)
-        keyring = _keyring(payload[joining.LINK_KEY_BYTES :])
+        payload = self._admitted(asking, admitted)
+        keyring = read_keyring(payload[joining.LINK_KEY_BYTES :])
         self._identity.instance_id = asking.instance_id
         self._identity.link_key = payload[: joining.LINK_KEY_BYTES]
         self._keyring = keyring.fingerprint
         return keyring
 
-    def _ask(self, purpose: joining.Purpose, instance_id: str) -> _Asking:
-        self._asked_s = self._clock.monotonic_s()
-        return _Asking(purpose, instance_id, self._asked_s, nonce=self._random(joining.NONCE_BYTES))
+    def _ask(self, purpose: joining.Purpose, instance_id: str) -> Asking:
+        asking = Asking(self._applicant, purpose, instance_id, clock=self._clock, random=self._random)
+        self._asked_s = asking.asked_s
+        return asking
 
-    def _prove(self, asking: _Asking, challenge: pb.Challenge) -> pb.Proof:
-        """Answer a challenge.
-
-        Raises:
-            StartupError: ``not_admitted``: there is no join token to prove.
-        """
-        # Not earlier: a main worker makes its token file before it answers anybody.
-        token = asking.token = self._applicant.token()
-        asking.proof_required = challenge.proof_required
-        asking.agreed = JoinContext(
-            server_nonce=challenge.nonce,
-            worker_nonce=asking.nonce,
-            worker_id=self._applicant.worker_id,
-            instance_id=asking.instance_id,
-            public_key=asking.key.public_bytes,
-            grpc_addr=self._applicant.grpc_addr,
-            purpose=asking.purpose,
-        )
-        if challenge.proof_required and token is None:
-            raise StartupError(
-                "the main worker demands a join token; give this worker the same JOIN_TOKEN",
-                code="not_admitted",
-            )
-        return pb.Proof(proof=joining.worker_proof(token, asking.agreed) if token else b"")
-
-    def _accepted(self, asking: _Asking, admitted: pb.Admitted) -> bytes:
-        """Check the main worker's proof; return what it wrapped for us.
-
-        Raises:
-            StartupError: ``not_admitted``: the main worker did not prove itself.
-        """
-        agreed, token = asking.agreed, asking.token
-        if agreed is None:
-            raise StartupError("the main worker answered out of turn", code="not_admitted")
-        proven = token is not None and joining.verify_main(token, agreed, admitted.wrapped, admitted.proof)
-        if not proven and (asking.proof_required or not self._applicant.trusts_unproven):
-            raise StartupError(
-                "the main worker did not prove that it holds the join token; check -main-addr, and give "
-                "both the same JOIN_TOKEN",
-                code="not_admitted",
-            )
-        try:
-            key_id = bytes.fromhex(admitted.key_id)
-            payload = asking.key.unwrap(admitted.wrapped, joining.wrap_info(agreed, key_id))
-        except (DeltaError, ValueError):
-            raise _wrong_keys() from None
+    def _admitted(self, asking: Asking, admitted: pb.Admitted) -> bytes:
+        """Note until when we are admitted; return what came wrapped. Raises StartupError."""
+        payload = asking.accept(admitted)
         # Counted from when it was asked for: the main worker's own count began later.
         self._expires_s = asking.asked_s + admitted.ttl_ms / 1000
         self._renew_s = asking.asked_s + admitted.ttl_ms / 2000
@@ -383,19 +301,19 @@ class MembershipClient:
     async def _renew(self, call: Call) -> Keyring:
         asking = self._renewing = self._ask("renew", self._identity.instance_id)
         self._renewed = asyncio.get_running_loop().create_future()
-        renew = pb.Renew(public_key=asking.key.public_bytes, nonce=asking.nonce)
+        renew = pb.Renew(public_key=asking.public_key, nonce=asking.nonce)
         await self._send(call, pb.WorkerMessage(renew=renew))
         return await self._renewed
 
     async def _answer_renewal(self, call: Call, message: pb.MainMessage) -> None:
-        """Go on with a renewal under way. Raises StartupError like ``_accepted``."""
+        """Go on with a renewal under way. Raises StartupError."""
         asking, renewed = self._renewing, self._renewed
         if asking is None or renewed is None:
             return
         if message.WhichOneof("message") == "challenge":
-            await self._send(call, pb.WorkerMessage(proof=self._prove(asking, message.challenge)))
+            await self._send(call, pb.WorkerMessage(proof=asking.prove(message.challenge)))
         elif not renewed.done():
-            renewed.set_result(_keyring(self._accepted(asking, message.admitted)))
+            renewed.set_result(read_keyring(self._admitted(asking, message.admitted)))
 
     async def _listen(self, call: Call) -> None:
         while True:
@@ -482,14 +400,3 @@ class MembershipClient:
                 case _:
                     continue  # Of a later version.
         raise Unavailable("the main worker ended the membership", code="membership_ended")
-
-
-def _keyring(payload: bytes) -> Keyring:
-    try:
-        return Keyring.from_payload(payload)
-    except DeltaError:
-        raise _wrong_keys() from None
-
-
-def _wrong_keys() -> StartupError:
-    return StartupError("the main worker sent keys that were not made for this worker", code="not_admitted")

@@ -20,8 +20,8 @@ from deltadatabase.rpc.exchange import ExchangeService
 from deltadatabase.storage.base import Store
 from deltadatabase.telemetry.audit import Action, Audit, Outcome
 from deltadatabase.telemetry.logging import get_logger
+from deltadatabase.worker.asking import Applicant
 from deltadatabase.worker.membership import (
-    Applicant,
     Checked,
     Identity,
     MembershipClient,

@@ -31,7 +31,8 @@ from deltadatabase.rpc.convert import encode_store_report
 from deltadatabase.rpc.doorway import Doorway, places_for
 from deltadatabase.rpc.pb import main_worker_pb2 as pb
 from deltadatabase.telemetry.audit import Audit
-from deltadatabase.worker.membership import Applicant, Identity, MembershipClient, MembershipLease
+from deltadatabase.worker.asking import Applicant
+from deltadatabase.worker.membership import Identity, MembershipClient, MembershipLease
 from fuzz.engine import Target, Wrong
 from fuzz.mutate import bytes_changed, framed, message_change, sequence_change, unframed
 from fuzz.targets.stack import ADMIN_KEY, KEYRING, Loop, Stack, State, report
