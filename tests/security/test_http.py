@@ -17,7 +17,7 @@ import pytest
 from integration.cluster import ADMIN_KEY, MASTER_KEY
 from support.programs import Program, free_port, programs, wait_until_ready
 
-from deltadatabase.limits import MIB
+from deltadatabase.limits import HEADER_RECEIVE_TIMEOUT_S, MIB
 from security.attacker import ADMIN, ANSWER_S, resident_bytes, serve
 
 pytestmark = pytest.mark.integration
@@ -117,7 +117,8 @@ def test_one_address_with_thousands_of_connections_delays_nobody(confined, targe
             for each in held:
                 each.close()
     assert len(held) == ATTACKERS
-    assert worst_s < 1.0
+    # Without the guard it is the header timeout. Tests beside this one may take the machine for seconds.
+    assert worst_s < HEADER_RECEIVE_TIMEOUT_S / 3
     assert program.process.poll() is None
     assert "the largest holders lost some" in program.output
     assert resident_bytes(program.process.pid) < 400 * MIB
