@@ -72,6 +72,7 @@ class Operation(NamedTuple):
         errors: statuses of failures beyond 500, the request's own form and its credentials.
         status: of success.
         body: type or JSON Schema of the request body.
+        body_required: whether a request without one is malformed.
         body_example, answer_example: values that work.
         query: name, description and whether it is required, of each query parameter.
         note: more than the summary says.
@@ -86,6 +87,7 @@ class Operation(NamedTuple):
     errors: tuple[int, ...] = ()
     status: int = 200
     body: Any = None
+    body_required: bool = True
     body_example: Any = None
     answer_example: Any = None
     query: tuple[tuple[str, str, bool], ...] = ()
@@ -204,7 +206,7 @@ OPERATIONS: Final = (
     ),
     Operation(
         "POST", "/admin/rotation", "Operation", "Begin a rotation of the master key, or go on with one",
-        "admin", RotationStatus, (400, 408, 409, 413, 503), status=202, body=Order,
+        "admin", RotationStatus, (400, 408, 409, 413, 503), status=202, body=Order, body_required=False,
         body_example={"dry_run": True},
         note=(
             "Works on in the main worker; GET tells how far it is, `deltadb rotate` shows it. With dry_run "
@@ -303,7 +305,7 @@ def _operation(operation: Operation) -> _Json:
         described["parameters"] = parameters
     if operation.body is not None:
         described["requestBody"] = {
-            "required": True,
+            "required": operation.body_required,
             "content": {"application/json": _content(operation.body, operation.body_example)},
         }
     return described
