@@ -14,14 +14,18 @@ import pytest
 from support.programs import Programs, wait_for
 from support.weed import S3Server
 
+from deltadatabase.clock import system_random
+from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.format import parse
-from deltadatabase.crypto.keyring import MasterKey
+from deltadatabase.crypto.keyring import Keyring, MasterKey
+from deltadatabase.model import Header
 from integration.cluster import (
     MARKER,
     MASTER_KEY,
     Cluster,
     directory_listing,
     discreet_programs,
+    get,
     load,
     put,
     s3_arguments,
@@ -91,6 +95,12 @@ def sealing_keys(objects: Mapping[str, bytes]) -> set[bytes]:
     return {bytes(parse(data).header.key_id) for data in sealed}
 
 
+def forged(key: str) -> bytes:
+    """An object sealed with a key that somebody has seen."""
+    header = Header(schema_id="notes", key="forged", version=1, term=1, updated_ms=1, write_id=b"w" * 16)
+    return Sealer(Keyring(MasterKey.from_hex(key)), system_random).seal(header, f'"{MARKER}"'.encode())
+
+
 def directory_objects(root: Path) -> dict[str, bytes]:
     return {name: data for name, (_, data) in directory_listing(root / "files").items()}
 
@@ -128,10 +138,15 @@ def test_a_kept_key_is_exchanged_under_load(started, tmp_path):
     assert new != old
     assert seen(cluster.url) == before
     assert f"can be retired now: {old.hex()}" in result[0].stdout
+    # Who saw the old key forges nothing with it any more.
+    retired = tmp_path / "state" / f"master-key-retired-{old.hex()}"
+    (root / "files" / "notes" / "forged.json.enc").write_bytes(forged(retired.read_text()))
+    assert get(cluster.url, "forged").status_code == 503
     # After a restart, and without the old key's file.
     assert cluster.stop() == [0, 0, 0]
-    (tmp_path / "state" / f"master-key-old-{old.hex()}").unlink()
+    retired.unlink()
     cluster.start("one")
+    assert get(cluster.url, "forged").status_code == 503
     assert seen(cluster.url) == before
     assert put(cluster.url, "k000", "1").json()["versions"]["k000"] == 4, "its tombstone has version 3"
 
@@ -180,7 +195,7 @@ def test_given_keys_are_exchanged_and_the_old_one_opens_nothing_afterwards(quick
     cluster.start("one")
     done = rotate(cluster)
     assert done.returncode == 0, done.stderr
-    assert "Leave -master-key-previous" in done.stdout
+    assert "Do not give it as -master-key-previous" in done.stdout
     assert sealing_keys(directory_objects(root)) == {MasterKey.from_hex(NEW_KEY).key_id}
     cluster.stop()
     refused_with(cluster, {"MASTER_KEY": MASTER_KEY})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import socket
+import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,3 +198,84 @@ def resident_bytes(pid: int) -> int:
 def random_proof() -> bytes:
     """32 bytes that prove nothing."""
     return secrets.token_bytes(32)
+
+
+class HalfSentCalls:
+    """Calls of one gRPC method whose messages never end, over raw HTTP/2 (RFC 9113), without credentials.
+
+    Args:
+        port: the server's.
+        method: path of the method.
+        calls: how many on one connection.
+        message_bytes: what each says that it will send; ten bytes less are sent, as far as the server lets.
+    """
+
+    def __init__(self, port: int, method: str, *, calls: int, message_bytes: int) -> None:
+        self._connection = socket.create_connection(("127.0.0.1", port))
+        self._connection.settimeout(0.3)
+        self._window = self._initial = 65_535
+        self._windows = dict.fromkeys(range(1, 2 * calls, 2), self._initial)
+        message = struct.pack(">BI", 0, message_bytes) + b"x" * (message_bytes - 10)
+        self._left = dict.fromkeys(self._windows, message)
+        self._received = b""
+        fields = {":method": "POST", ":scheme": "http", ":path": method, ":authority": "x"}
+        fields |= {"content-type": "application/grpc", "te": "trailers"}
+        # Literal fields without indexing (RFC 7541, section 6.2.2).
+        block = b"".join(
+            b"\0" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode()
+            for name, value in fields.items()
+        )
+        opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _http2(4, 0, 0, b"")
+        self._connection.sendall(opening + b"".join(_http2(1, 4, stream, block) for stream in self._windows))
+
+    def send_for(self, seconds: float) -> None:
+        """Send as much as the server takes."""
+        until = time.monotonic() + seconds
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() < until:
+                self._send_some()
+                with contextlib.suppress(TimeoutError):
+                    received = self._connection.recv(65_536)
+                    if not received:
+                        return
+                    self._received += received
+                self._take_frames()
+
+    def close(self) -> None:
+        """Go away."""
+        self._connection.close()
+
+    def _send_some(self) -> None:
+        for stream, left in self._left.items():
+            while left and (size := min(16_384, self._window, self._windows[stream], len(left))) > 0:
+                self._connection.sendall(_http2(0, 0, stream, left[:size]))
+                left = self._left[stream] = left[size:]
+                self._window -= size
+                self._windows[stream] -= size
+
+    def _take_frames(self) -> None:
+        while len(self._received) >= 9:
+            length = int.from_bytes(self._received[:3], "big")
+            if len(self._received) < 9 + length:
+                return
+            kind, flags = self._received[3], self._received[4]
+            stream = int.from_bytes(self._received[5:9], "big") & 0x7FFFFFFF
+            body, self._received = self._received[9 : 9 + length], self._received[9 + length :]
+            if kind == 8 and stream == 0:
+                self._window += int.from_bytes(body, "big")
+            elif kind == 8:
+                self._windows[stream] += int.from_bytes(body, "big")
+            elif kind == 4 and not flags & 1:
+                for name, value in struct.iter_unpack(">HI", body):
+                    if name == 4:
+                        self._windows = {s: w + value - self._initial for s, w in self._windows.items()}
+                        self._initial = value
+                self._connection.sendall(_http2(4, 1, 0, b""))
+            elif kind == 6 and not flags & 1:
+                self._connection.sendall(_http2(6, 1, 0, body))
+            elif kind == 3:
+                self._left[stream] = b""
+
+
+def _http2(kind: int, flags: int, stream: int, body: bytes) -> bytes:
+    return len(body).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + body

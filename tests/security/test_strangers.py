@@ -13,13 +13,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.programs import wait_for
 
-from deltadatabase.limits import MIB, STRANGERS_MAX, WATCHERS_OF_ONE_MAX
+from deltadatabase.limits import HANDSHAKE_TIMEOUT_S, MIB, STRANGERS_MAX, WATCHERS_OF_ONE_MAX
 from deltadatabase.rpc.pb import main_worker_pb2 as pb
 from deltadatabase.rpc.pb import main_worker_pb2_grpc as pb_grpc
 from deltadatabase.rpc.pb import proc_worker_pb2 as data_pb
 from deltadatabase.rpc.pb import types_pb2
 from deltadatabase.telemetry.flood import LINES_MAX
-from security.attacker import ADMIN, ANSWER_S, Tap, code_of, join_message, resident_bytes
+from security.attacker import ADMIN, ANSWER_S, HalfSentCalls, Tap, code_of, join_message, resident_bytes
 
 pytestmark = pytest.mark.integration
 
@@ -148,3 +148,30 @@ def test_a_worker_reads_little_before_the_link_key_is_proven(guarded):
         assert codes.count(grpc.StatusCode.UNAVAILABLE) >= 6
         release.set()
     assert httpx.put(f"{guarded.url}/entity/notes", json={"a": 1}, headers=ADMIN).status_code == 200
+
+
+@pytest.mark.parametrize("target", ["main worker", "worker"])
+def test_calls_that_need_no_credentials_and_never_end_hold_little(guarded, target):
+    (member,) = httpx.get(f"{guarded.url}/admin/workers", headers=ADMIN).json()
+    at_worker = target == "worker"
+    port = int(member["tags"]["grpc_addr"].rpartition(":")[2]) if at_worker else guarded.grpc_port
+    program = guarded.workers["one"] if at_worker else guarded.main
+    calls, message_bytes = (12, 25_000_000) if at_worker else (60, 1_000_000)
+    before = resident_bytes(program.process.pid)
+    attackers = [
+        HalfSentCalls(port, "/grpc.health.v1.Health/Check", calls=calls, message_bytes=message_bytes)
+        for _ in range(3 if at_worker else 5)
+    ]
+    threads = [threading.Thread(target=attacker.send_for, args=(4.0,)) for attacker in attackers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    held = resident_bytes(program.process.pid) - before
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        # Those that were heard are told that their time is up; then there is a place again.
+        time.sleep(HANDSHAKE_TIMEOUT_S)
+        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+    for attacker in attackers:
+        attacker.close()
+    assert held < 150 * MIB

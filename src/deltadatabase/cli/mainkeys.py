@@ -5,13 +5,15 @@ Kept keys are files of the state directory, mode 0600:
 - ``master-key``: the primary one.
 - ``master-key-next``: the one that a rotation goes to, until it is the primary one.
 - ``master-key-old-<key id>``: former ones, which still open what they sealed.
+- ``master-key-retired-<key id>``: former ones that seal nothing any more. They are kept for backups
+  from before, and no program reads them.
 
-At each moment of a rotation every key that seals anything is in one of them.
+At each moment of a rotation every key that seals anything is in one of the first three.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,9 +22,11 @@ from deltadatabase.clock import Random
 from deltadatabase.crypto.keyring import Keyring, MasterKey
 from deltadatabase.errors import Conflict, DeltaError, StartupError, Unavailable
 from deltadatabase.settings import Secret, reread
+from deltadatabase.statefolder import sync_directory
 
 NEXT: Final = "master-key-next"
 OLD: Final = "master-key-old-"
+RETIRED: Final = "master-key-retired-"
 
 
 class MainKeys(Protocol):
@@ -38,6 +42,8 @@ class MainKeys(Protocol):
     def target(self, present: Keyring) -> Keyring: ...
 
     def adopt(self, keyring: Keyring) -> None: ...
+
+    def retire(self, key_ids: Sequence[str]) -> None: ...
 
 
 class GivenKeys:
@@ -82,6 +88,9 @@ class GivenKeys:
 
     def adopt(self, keyring: Keyring) -> None:
         """Nothing to do: the operator has given the keys."""
+
+    def retire(self, key_ids: Sequence[str]) -> None:
+        """Nothing to do: the operator leaves them out, and workers do not open anything with them."""
 
 
 class KeptKeys:
@@ -133,6 +142,17 @@ class KeptKeys:
             keyfiles.replace(self.file, keyring.primary.reveal().hex())
             (self._directory / NEXT).unlink(missing_ok=True)
         except (DeltaError, OSError) as exc:
+            raise _unavailable() from exc
+
+    def retire(self, key_ids: Sequence[str]) -> None:
+        """Put keys aside. Raises Unavailable."""
+        try:
+            for key_id in key_ids:
+                path = self._directory / f"{OLD}{key_id}"
+                if path.exists():
+                    path.rename(self._directory / f"{RETIRED}{key_id}")
+            sync_directory(self._directory)
+        except OSError as exc:
             raise _unavailable() from exc
 
     def _new(self) -> str:

@@ -53,9 +53,16 @@ class RestClient:
         content = None if body is None else msgspec.json.encode(body)
         try:
             answer = self._client.request(method, path, content=content)
-        except httpx.TransportError:
+        except httpx.TransportError as exc:
+            if "CERTIFICATE" in str(exc) or "certificate" in str(exc):
+                raise StartupError(
+                    "the server's certificate is not trusted: give its authority with -tls-ca",
+                    code="untrusted",
+                ) from None
             raise StartupError(
-                "the server does not answer: give its URL with -url (DELTADB_URL)", code="unreachable"
+                "the server does not answer: give its URL with -url (DELTADB_URL), with https:// if it has "
+                "a certificate",
+                code="unreachable",
             ) from None
         try:
             if answer.is_success:

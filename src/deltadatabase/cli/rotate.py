@@ -119,12 +119,12 @@ def _finished(status: RotationStatus) -> list[str]:
     lines.append(f"This key can be retired now: {retired}.")
     if status.kept:
         lines.append(
-            "The state directory has it as master-key-old-<key id>: keep that file as long as you keep "
+            "The state directory has it as master-key-retired-<key id>: keep that file as long as you keep "
             "backups of the store from before. Back up the new master-key now."
         )
     else:
         lines.append(
-            "Leave -master-key-previous (MASTER_KEY_PREVIOUS) out from now on; keep the key as long as you "
+            "Do not give it as -master-key-previous (MASTER_KEY_PREVIOUS) any more; keep it as long as you "
             "keep backups of the store from before."
         )
     return lines
@@ -199,7 +199,9 @@ def _shown() -> Iterator[Show]:
 def _doing(status: RotationStatus) -> str:
     phase = status.progress.phase
     if phase in ENDED or not status.running:
-        return "counting" if status.count is not None and not status.count.complete else "done"
+        if status.count is not None and not status.count.complete:
+            return "counting"
+        return "done" if phase in ENDED else "stopped"
     text = MEANS[phase]
     if status.waiting_for:
         text += f" (waiting for {', '.join(status.waiting_for[:3])})"

@@ -27,12 +27,11 @@ from deltadatabase.gateway import trial
 from deltadatabase.gateway.admission import Admissions
 from deltadatabase.gateway.app import GatewayOptions, create_app
 from deltadatabase.gateway.control import ControlPlane
-from deltadatabase.gateway.doorkeeper import Doorkeeper
 from deltadatabase.gateway.forwarding import Router
 from deltadatabase.gateway.keys import Keys
 from deltadatabase.gateway.members import Cluster
 from deltadatabase.gateway.metrics import RotationMetrics
-from deltadatabase.gateway.process import ClientCalls
+from deltadatabase.gateway.process import ROUTE, ClientCalls, authorization_of
 from deltadatabase.gateway.rotation import Phase, Progress, Rotation
 from deltadatabase.gateway.server import RestServer
 from deltadatabase.gateway.state import ClusterState
@@ -43,10 +42,13 @@ from deltadatabase.limits import (
     HEARTBEAT_INTERVAL_S,
     LAST_USED_SAVED_S,
     TEMPLATE_POLL_S,
+    WATCHERS_MAX,
+    WATCHERS_OF_ONE_MAX,
 )
 from deltadatabase.model import MemberInfo, MemberState, StoreReport
 from deltadatabase.rpc import channels
-from deltadatabase.rpc.doorway import Doorway, places_for
+from deltadatabase.rpc.doorkeeper import Doorkeeper
+from deltadatabase.rpc.doorway import Doorway, Places, places_for
 from deltadatabase.rpc.local import LocalLink
 from deltadatabase.rpc.stream import WorkerStream
 from deltadatabase.settings import (
@@ -65,6 +67,8 @@ from deltadatabase.worker.presence import Presence, PresentLease
 from deltadatabase.worker.store_check import StoreCheck
 from deltadatabase.worker.watching import StoreWatch
 
+PROCESS: Final = f"/{channels.MAIN_WORKER_SERVICE}/Process"
+SUBSCRIBE: Final = f"/{channels.MAIN_WORKER_SERVICE}/Subscribe"
 EMBEDDED_ID: Final = "embedded"
 EXAMINE_AGAIN_S: Final = 0.5
 REST_SHARE: Final = 0.6
@@ -211,6 +215,9 @@ class MainWorker:
             retired=list(progress.retired) or None,
         )
 
+    def _call_refused(self, method: str, peer: str, error: DeltaError) -> None:
+        self.audit.event(Action.REQUEST_REFUSED, Outcome.REFUSED, address=peer, route=ROUTE, code=error.code)
+
     @asynccontextmanager
     async def control_plane(self, address: Address) -> AsyncIterator[int]:
         """Serve gRPC on ``address``; gives the port."""
@@ -223,7 +230,15 @@ class MainWorker:
             received_bytes_max=received_bytes_max,
             streams_max=CLIENT_STREAMS_MAX,
             read_ahead=False,
-            interceptors=[Doorkeeper(self.accounts, self.audit)],
+            interceptors=[
+                Doorkeeper(
+                    Places(WATCHERS_MAX, WATCHERS_OF_ONE_MAX),
+                    own=[SUBSCRIBE],
+                    # Uncounted: the call itself is counted when it is served.
+                    checked={PROCESS: lambda given: self.accounts.confirm(authorization_of(given))},
+                    on_refused=self._call_refused,
+                )
+            ],
         )
         port = channels.listen(server, address_text(address), tls=self.tls)
         control = ControlPlane(
@@ -392,7 +407,8 @@ async def _embedded(settings: ServeSettings, main: MainWorker, lost: asyncio.Eve
         presence = Presence(store, EMBEDDED_ID, clock=clock, random=system_random)
         keyring = main.keys.keyring
         report = await _examined(store, keyring, presence, wait_s=settings.store_wait)
-        holder = _KeyHolder(store, presence, report, Sealer(keyring, system_random))
+        usable = keyring.without(report.database.retired_keys)
+        holder = _KeyHolder(store, presence, report, keyring, Sealer(usable, system_random))
         node = Node(
             store,
             lambda: holder.sealer,
@@ -465,12 +481,15 @@ class _KeyHolder:
     store: Store
     presence: Presence
     report: StoreReport
+    keyring: Keyring
     sealer: Sealer
 
     async def take_over(self, keyring: Keyring) -> None:
         """Seal with these keys once the database knows them. Raises DeltaError."""
-        await refresh(self.store, keyring, self.presence, self.report, random=system_random)
-        self.sealer = Sealer(keyring, system_random)
+        report = await refresh(self.store, keyring, self.presence, self.report, random=system_random)
+        # Nothing is opened with a retired key: whoever saw it could forge what it seals.
+        self.sealer = Sealer(keyring.without(report.database.retired_keys), system_random)
+        self.keyring = keyring
 
 
 async def _follow_keys(main: MainWorker, holder: _KeyHolder) -> None:
@@ -478,7 +497,7 @@ async def _follow_keys(main: MainWorker, holder: _KeyHolder) -> None:
     while True:
         await asyncio.sleep(HEARTBEAT_INTERVAL_S)
         keyring = main.keys.keyring
-        if holder.sealer.keyring is not keyring:
+        if holder.keyring is not keyring:
             try:
                 await holder.take_over(keyring)
             except DeltaError as exc:

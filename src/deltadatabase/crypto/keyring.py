@@ -123,6 +123,12 @@ class Keyring:
         """The same keys with another one of them as the primary. Raises Unavailable: it is not there."""
         return Keyring(self.get(key_id), self._by_id.values())
 
+    def without(self, key_ids: Iterable[str]) -> Keyring:
+        """The same without the keys with these ids (hex). The primary key stays."""
+        dropped = set(key_ids)
+        kept = [key for key_id, key in self._by_id.items() if key_id.hex() not in dropped]
+        return Keyring(self.primary, kept)
+
     def to_payload(self) -> bytes:
         """All keys as bytes, to be wrapped for a worker: format 1, then each key, the primary first."""
         return _PAYLOAD_FORMAT + b"".join(key.reveal() for key in self._by_id.values())
@@ -175,7 +181,8 @@ def check_database(keyring: Keyring, info: DatabaseInfo) -> DatabaseInfo | None:
     if missing or not info.keys:
         raise _wrong(
             "the master key is not the one that this database was sealed with: "
-            f"key_id={primary.key_id.hex()}, the database knows {_listed(info.keys)}"
+            f"key_id={primary.key_id.hex()}, the database knows {_listed(info.keys)}; while it is exchanged "
+            "give that one as -master-key-previous"
         )
     if primary.key_id.hex() in info.keys:
         return None

@@ -37,12 +37,13 @@ class Admissions:
         self._random = random
         self._instance_id = instance_id
 
-    def challenge(self, backend: str, peer: str) -> pb.Challenge:
+    def challenge(self, backend: str, peer: str, worker_nonce: bytes) -> pb.Challenge:
         """What a worker has to prove.
 
         Args:
             backend: the worker's store, ``directory`` or ``s3``: tells which join token can apply.
             peer: gRPC's name of the caller.
+            worker_nonce: what it sent; tells it which of its questions this answers.
 
         Raises:
             Denied: no join token is configured and it isn't on this machine.
@@ -53,7 +54,11 @@ class Admissions:
                 "no join token is configured, so only workers of the main worker's own user on its own "
                 "machine are admitted; give both the same JOIN_TOKEN"
             )
-        return pb.Challenge(nonce=self._random(joining.NONCE_BYTES), proof_required=token is not None)
+        return pb.Challenge(
+            nonce=self._random(joining.NONCE_BYTES),
+            proof_required=token is not None,
+            worker_nonce=worker_nonce,
+        )
 
     def admit(self, agreed: JoinContext, backend: str, proof: bytes, *, link_key: bytes = b"") -> pb.Admitted:
         """Check the proof and wrap the keys.
@@ -83,4 +88,5 @@ class Admissions:
             key_id=key_id.hex(),
             main_instance_id=self._instance_id,
             ttl_ms=int(self.ttl_s * 1000),
+            worker_nonce=agreed.worker_nonce,
         )

@@ -143,7 +143,7 @@ class ControlPlane:
             Denied: no join token is configured and it isn't on this machine.
             Invalid: malformed messages.
         """
-        challenge = self._admissions.challenge(asked.backend, context.peer())
+        challenge = self._admissions.challenge(asked.backend, context.peer(), asked.nonce)
         await _send(context, pb.MainMessage(challenge=challenge))
         proof = (await _receive(context, "proof")).proof.proof
         agreed = JoinContext(
@@ -281,7 +281,9 @@ class ControlPlane:
                         self._cluster.templates_seen(templates)
                         templates = {}
                 case "renew":
-                    challenge = self._admissions.challenge(admission.asked.backend, context.peer())
+                    challenge = self._admissions.challenge(
+                        admission.asked.backend, context.peer(), message.renew.nonce
+                    )
                     agreed = _renewal(admission.asked, message.renew, challenge.nonce)
                     outbox.put_nowait(pb.MainMessage(challenge=challenge))
                 case "proof" if agreed is not None:

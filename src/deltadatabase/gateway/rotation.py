@@ -28,7 +28,7 @@ import msgspec
 
 from deltadatabase.clock import Clock
 from deltadatabase.crypto.keyring import Keyring
-from deltadatabase.errors import Conflict, Corrupt, DeltaError, Invalid, Unavailable
+from deltadatabase.errors import Corrupt, DeltaError, Invalid, Unavailable
 from deltadatabase.gateway.keys import Keys
 from deltadatabase.limits import REQUEST_TIMEOUT_MS, STORE_TIMEOUT_S
 from deltadatabase.model import Result
@@ -154,6 +154,10 @@ class KeySource(Protocol):
         """Make sure that a restart finds this keyring. Raises Unavailable."""
         ...
 
+    def retire(self, key_ids: Sequence[str]) -> None:
+        """Make sure that a restart does not find these keys (ids in hex). Raises Unavailable."""
+        ...
+
 
 class Members(Protocol):
     """The cluster (``members.Cluster``)."""
@@ -216,6 +220,7 @@ class Rotation:
         self._count: Count | None = None
         self._trouble = ""
         self._saved_s = float("-inf")
+        self._steering = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._counting: asyncio.Task[None] | None = None
 
@@ -235,14 +240,8 @@ class Rotation:
 
     def resume(self) -> None:
         """Go on with what a former run of the main worker left. Call it once, at the start."""
-        progress = self._progress
-        if progress.phase in ENDED or progress.paused:
-            return
-        if progress.to_key not in {key_id.hex() for key_id in self._keys.keyring.ids}:
-            log.warning("a rotation to a key that is not there any more is given up", key_id=progress.to_key)
-            self._progress = Progress()
-            return
-        self._begin()
+        if self._progress.phase not in ENDED and not self._progress.paused:
+            self._begin()
 
     async def start(self) -> RotationStatus:
         """Begin a rotation, or go on with one that is not at its end.
@@ -251,42 +250,29 @@ class Rotation:
             Conflict: ``nothing_to_rotate``.
             Unavailable: the state directory cannot be written.
         """
-        if not _runs(self._task):
-            progress = self._progress
-            if progress.phase is Phase.BLOCKED and progress.to_key == self._keys.keyring.primary.key_id.hex():
-                # The key is the primary one already; what was in the way is perhaps gone.
-                await self._save(
-                    Progress(phase=Phase.SETTLING, to_key=progress.to_key, started_ms=self._clock.wall_ms())
-                )
-            elif progress.phase in ENDED:
-                target = await asyncio.to_thread(self._source.target, self._keys.keyring)
-                await self._save(
-                    Progress(
-                        phase=Phase.OFFERING,
-                        to_key=target.primary.key_id.hex(),
-                        started_ms=self._clock.wall_ms(),
-                    )
-                )
-            else:
-                await self._advance(paused=False)
-            self._on_event("started", self._progress)
-            self._begin()
+        async with self._steering:
+            if not _runs(self._task):
+                await self._save(await self._next())
+                self._on_event("started", self._progress)
+                self._begin()
         return self.status()
 
     async def pause(self) -> RotationStatus:
         """Stop it where it is; ``start`` goes on there. Also ends a count."""
-        for task in (self._task, self._counting):
-            await _end(task)
-        if self._progress.phase not in ENDED:
-            await self._advance(paused=True)
-            self._on_event("paused", self._progress)
+        async with self._steering:
+            for task in (self._task, self._counting):
+                await _end(task)
+            if self._progress.phase not in ENDED:
+                await self._advance(paused=True)
+                self._on_event("paused", self._progress)
         return self.status()
 
     async def count(self) -> RotationStatus:
         """Begin to count how many objects each key seals; nothing is changed."""
-        if not _runs(self._counting):
-            self._count = Count()
-            self._counting = asyncio.create_task(self._guarded(self._count_all()))
+        async with self._steering:
+            if not _runs(self._counting):
+                self._count = Count()
+                self._counting = asyncio.create_task(self._guarded(self._count_all()))
         return self.status()
 
     async def close(self) -> None:
@@ -295,6 +281,26 @@ class Rotation:
             await _end(task)
 
     # -- the rotation ------------------------------------------------------------------
+
+    async def _next(self) -> Progress:
+        """Where ``start`` begins or goes on. Raises Conflict."""
+        progress = self._progress
+        if progress.phase is Phase.BLOCKED and progress.to_key == self._primary:
+            # The key is the primary one already; what was in the way is perhaps gone.
+            return self._walk_anew()
+        if progress.phase in ENDED:
+            target = await asyncio.to_thread(self._source.target, self._keys.keyring)
+            to_key = target.primary.key_id.hex()
+            return Progress(phase=Phase.OFFERING, to_key=to_key, started_ms=self._clock.wall_ms())
+        return msgspec.structs.replace(progress, paused=False)
+
+    def _walk_anew(self) -> Progress:
+        """A rotation to the key that is the primary one now, of which nothing is known to be done."""
+        return Progress(phase=Phase.SETTLING, to_key=self._primary, started_ms=self._clock.wall_ms())
+
+    @property
+    def _primary(self) -> str:
+        return self._keys.keyring.primary.key_id.hex()
 
     def _begin(self) -> None:
         self._trouble = ""
@@ -308,18 +314,28 @@ class Rotation:
             log.error(
                 "the rotation stopped; deltadb rotate goes on with it", code=exc.code, detail=exc.detail
             )
+        except Exception as exc:  # noqa: BLE001 - nobody waits for this task: it has to be told
+            self._trouble = "internal"
+            log.error("the rotation stopped unexpectedly; deltadb rotate goes on with it", error=exc)
 
     async def _rotate(self) -> None:
-        keyring = self._keys.keyring
-        if self._progress.phase in (Phase.OFFERING, Phase.PROMOTING):
-            if keyring.primary.key_id.hex() != self._progress.to_key:
+        if self._progress.phase is Phase.OFFERING:
+            if self._progress.to_key != self._primary:
                 await self._promote()
             await self._advance(phase=Phase.PROMOTING)
-            await self._taken_over()
+        if self._progress.to_key != self._primary and len(self._keys.keyring.ids) == 1:
+            log.warning("a rotation to a key that is not there any more is given up")
+            await self._save(Progress())
+            return
+        if self._progress.to_key != self._primary:
+            # The operator has changed the keys meanwhile. What was sealed anew may need a key that
+            # is not the primary one any more, so nothing counts that was done before.
+            log.warning("the master key was changed during a rotation; it begins anew", key_id=self._primary)
+            await self._save(self._walk_anew())
+        await self._taken_over()
+        if self._progress.phase is Phase.PROMOTING:
             await self._advance(phase=Phase.SETTLING)
             self._on_event("promoted", self._progress)
-        else:
-            await self._taken_over()
         if self._progress.phase is Phase.SETTLING:
             await asyncio.sleep(self._settle_s)
             total = 0
@@ -332,12 +348,19 @@ class Rotation:
     async def _promote(self) -> None:
         """Make the new key readable everywhere, then lasting and primary."""
         target = await asyncio.to_thread(self._source.target, self._keys.keyring)
-        if target.primary.key_id.hex() != self._progress.to_key:
-            raise Conflict(
-                "the new master key is another one now than when the rotation began", code="key_changed"
-            )
+        # Another one than when it began, perhaps: nothing is sealed with it yet.
+        await self._advance(to_key=target.primary.key_id.hex())
         self._keys.keyring = self._keys.keyring.with_readable(target.primary)
         await self._taken_over()
+        # To its end, also when this rotation is paused in the middle of it.
+        adopting = asyncio.ensure_future(self._adopt(target))
+        try:
+            await asyncio.shield(adopting)
+        except asyncio.CancelledError:
+            await adopting
+            raise
+
+    async def _adopt(self, target: Keyring) -> None:
         await asyncio.to_thread(self._source.adopt, target)
         self._keys.keyring = self._keys.keyring.promoted(target.primary.key_id)
 
@@ -350,28 +373,34 @@ class Rotation:
         key_id = self._keys.keyring.primary.key_id
         async for page in self._pages(self._progress.after):
             outcomes = await self._each(page, lambda name: self._objects.reseal(*name, key_id))
+            resealed = [outcome for outcome in outcomes if isinstance(outcome, Result)]
+            wrong = sum(outcome.found and outcome.key_id != key_id for outcome in resealed)
             progress = self._progress
             self._progress = msgspec.structs.replace(
                 progress,
                 after=page[-1],
                 checked=progress.checked + len(outcomes),
-                resealed=progress.resealed + sum(o.number for o in outcomes if isinstance(o, Result)),
+                resealed=progress.resealed + sum(outcome.number for outcome in resealed),
                 damaged=progress.damaged + outcomes.count("damaged"),
-                unreadable=progress.unreadable + outcomes.count("unreadable"),
+                unreadable=progress.unreadable + outcomes.count("unreadable") + wrong,
             )
             if self._clock.monotonic_s() - self._saved_s > SAVE_INTERVAL_S:
                 await self._save(self._progress)
 
     async def _finish(self) -> None:
-        keyring, progress = self._keys.keyring, self._progress
-        now_ms = self._clock.wall_ms()
+        progress, now_ms = self._progress, self._clock.wall_ms()
         if progress.damaged or progress.unreadable:
             await self._advance(phase=Phase.BLOCKED, finished_ms=now_ms)
             self._on_event("blocked", self._progress)
             return
-        retired = [key_id.hex() for key_id in keyring.ids if key_id != keyring.primary.key_id]
+        ids = [key_id.hex() for key_id in self._keys.keyring.ids]
+        retired = [key_id for key_id in ids if key_id != self._primary]
         for key_id in retired:
             await self._patiently(partial(self._objects.retire_key, key_id))
+        # Nobody opens anything with them from here on: whoever saw one could forge what it seals.
+        await asyncio.to_thread(self._source.retire, retired)
+        self._keys.keyring = self._keys.keyring.without(retired)
+        await self._taken_over()
         await self._advance(phase=Phase.FINISHED, finished_ms=now_ms, retired=tuple(retired))
         self._on_event("finished", self._progress)
         log.info("rotation finished", key_id=progress.to_key, retired=retired, resealed=progress.resealed)
@@ -395,7 +424,14 @@ class Rotation:
 
     async def _pages(self, after: str) -> AsyncIterator[Sequence[str]]:
         """Names of entities' objects in order, page by page."""
-        while names := await self._patiently(partial(self._objects.object_names, after)):
+        while True:
+            names = await self._patiently(partial(self._objects.object_names, after))
+            if not names:
+                # That is the end only if it is still so a moment later, for another worker as well.
+                await asyncio.sleep(PAUSE_S)
+                names = await self._patiently(partial(self._objects.object_names, after))
+            if not names:
+                return
             after = names[-1]
             if entities := [name for name in names if parse_entity_path(name) is not None]:
                 yield entities
@@ -413,7 +449,14 @@ class Rotation:
             async with gate:
                 while True:
                     try:
-                        return await self._patiently(partial(call, name))
+                        result = await self._patiently(partial(call, name))
+                        if result.found or not await self._listed(path):
+                            return result
+                        # Its owner does not see what others see.
+                        tries += 1
+                        if tries >= KEY_TRIES:
+                            return "unreadable"
+                        await asyncio.sleep(PAUSE_S)
                     except Corrupt:
                         return "damaged"
                     except (Invalid, Unavailable):
@@ -424,6 +467,9 @@ class Rotation:
                         await asyncio.sleep(PAUSE_S)
 
         return list(await asyncio.gather(*(one(path) for path in paths)))
+
+    async def _listed(self, path: str) -> bool:
+        return path in await self._patiently(partial(self._objects.object_names, path[:-1]))
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """Try until it is done; only what no patience cures is raised."""

@@ -140,13 +140,24 @@ class DirectoryObjects:
     async def list(
         self, prefix: str, *, after: str = "", limit: int = limits.LIST_PAGE_MAX
     ) -> Sequence[ObjectInfo]:
-        return await self._in_thread(self._list, self._layout.folder(prefix), prefix, after, limit)
+        folder = self._layout.folder(prefix)
+
+        def page() -> Sequence[ObjectInfo]:
+            found = self._list(folder, prefix, after, limit)
+            if not found:
+                self._check_there()
+            return found
+
+        return await self._in_thread(page)
 
     async def folders(self, prefix: str) -> Sequence[str]:
         folder = self._layout.folder(prefix)
 
         def names() -> Sequence[str]:
-            return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+            found = sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+            if not found:
+                self._check_there()
+            return found
 
         return await self._in_thread(names)
 
@@ -164,14 +175,17 @@ class DirectoryObjects:
             async with asyncio.timeout(limits.STORE_TIMEOUT_S):
                 return await future
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            # An unmounted volume must not look like a database in which everything was deleted.
-            if not self._layout.locks.is_dir():
-                raise Unavailable("the store's directory is gone", code="store_gone") from None
+            self._check_there()
             raise NotFound("there is no such object") from None
         except TimeoutError:
             raise Unavailable("the disk does not answer in time") from None
         except OSError as exc:
             raise os_failure(exc) or Unavailable("the disk cannot be read") from None
+
+    def _check_there(self) -> None:
+        """Refuse to take an unmounted volume for a database in which everything was deleted."""
+        if not self._layout.locks.is_dir():
+            raise Unavailable("the store's directory is gone", code="store_gone")
 
     def _read(self, file: Path) -> Stored:
         data, updated_ms = self._disk.read(file)

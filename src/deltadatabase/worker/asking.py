@@ -67,7 +67,7 @@ class Asking:
         self.instance_id = instance_id
         self.nonce = random(joining.NONCE_BYTES)
         self._applicant = applicant
-        self._purpose = purpose
+        self._purpose: joining.Purpose = purpose
         self._key = WrapKey.generate()
         self._agreed: JoinContext | None = None
         self._token: JoinToken | None = None

@@ -199,7 +199,10 @@ class MembershipClient:
                 if task.done():
                     task.result()
         except (grpc.RpcError, asyncio.InvalidStateError, TimeoutError) as exc:
-            raise Unavailable("the main worker cannot be reached", code="main_worker_unreachable") from exc
+            raise Unavailable(
+                "the main worker cannot be reached; check -main-addr, and that both have TLS or neither",
+                code="main_worker_unreachable",
+            ) from exc
         finally:
             self._call = None
             self._lease.end()
@@ -310,7 +313,11 @@ class MembershipClient:
         asking, renewed = self._renewing, self._renewed
         if asking is None or renewed is None:
             return
-        if message.WhichOneof("message") == "challenge":
+        challenged = message.WhichOneof("message") == "challenge"
+        answers = message.challenge.worker_nonce if challenged else message.admitted.worker_nonce
+        if answers != asking.nonce:
+            return  # Of a renewal that took too long: proving it now would look like a wrong proof.
+        if challenged:
             await self._send(call, pb.WorkerMessage(proof=asking.prove(message.challenge)))
         elif not renewed.done():
             renewed.set_result(read_keyring(self._admitted(asking, message.admitted)))

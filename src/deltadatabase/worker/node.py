@@ -17,7 +17,7 @@ from deltadatabase.model import Command, Op, Result, StoreReport
 from deltadatabase.schema.registry import SchemaRegistry
 from deltadatabase.schema.validator import CompiledSchema, compile_schema
 from deltadatabase.storage.base import Store
-from deltadatabase.storage.database import reserve_epochs, retire_key
+from deltadatabase.storage.database import read_database, reserve_epochs, retire_key
 from deltadatabase.storage.paths import FILES, check_key, check_schema_id
 from deltadatabase.telemetry.audit import Audit
 from deltadatabase.worker.alarm import IntegrityAlarm
@@ -140,6 +140,9 @@ class Node:
                 largest = SCRUB_PAGE_DIRECTORY if self._store.backend == "directory" else LIST_PAGE_MAX
                 limit = min(command.number or largest, largest)
                 page = await self._store.list(FILES, after=command.key, limit=limit)
+                if not page:
+                    # A bucket that was emptied, or another one, is not the end of ours.
+                    await self._check_database()
                 return Result(names=tuple(info.path for info in page))
             case Op.RETIRE_KEY:
                 return Result(found=await retire_key(self._store, command.key))
@@ -157,6 +160,14 @@ class Node:
     async def close(self) -> None:
         """Release the store. Call ``settle`` first."""
         await self._store.close()
+
+    async def _check_database(self) -> None:
+        try:
+            info = await read_database(self._store)
+        except NotFound:
+            info = None
+        if info is None or info.database_id != self.report.database.database_id:
+            raise Unavailable("the store does not hold this database any more", code="store_gone")
 
     def _until(self, command: Command) -> Callable[[], bool]:
         """Return whether work on this command may still change the store: asked again and again."""

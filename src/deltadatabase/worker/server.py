@@ -12,10 +12,17 @@ from deltadatabase.clock import Clock, Random
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.keyring import Keyring
 from deltadatabase.errors import DeltaError, StartupError, Unavailable
-from deltadatabase.limits import GRPC_MESSAGE_BYTES_MAX_DEFAULT, REJOIN_DELAY_S
+from deltadatabase.limits import (
+    GRPC_MESSAGE_BYTES_MAX_DEFAULT,
+    REJOIN_DELAY_S,
+    WORKER_WATCHERS_MAX,
+    WORKER_WATCHERS_OF_ONE_MAX,
+)
 from deltadatabase.model import Command, Result, StoreReport
 from deltadatabase.rpc import channels
 from deltadatabase.rpc.channels import Tls
+from deltadatabase.rpc.doorkeeper import Doorkeeper
+from deltadatabase.rpc.doorway import Places
 from deltadatabase.rpc.exchange import ExchangeService
 from deltadatabase.storage.base import Store
 from deltadatabase.telemetry.audit import Action, Audit, Outcome
@@ -35,6 +42,7 @@ from deltadatabase.worker.store_check import StoreCheck
 from deltadatabase.worker.watching import StoreWatch
 
 SAY_AGAIN_S: Final = 10.0
+EXCHANGE: Final = f"/{channels.PROC_WORKER_SERVICE}/Exchange"
 
 log = get_logger(__name__)
 
@@ -112,7 +120,13 @@ class WorkerServer:
             StartupError: it cannot serve, or was told never to come back.
         """
         options = self._options
-        server = channels.new_server(message_bytes_max=options.message_bytes_max)
+        server = channels.new_server(
+            message_bytes_max=options.message_bytes_max,
+            # Its messages are large, so few callers without a proof may send one: health probes do.
+            interceptors=[
+                Doorkeeper(Places(WORKER_WATCHERS_MAX, WORKER_WATCHERS_OF_ONE_MAX), own=[EXCHANGE])
+            ],
+        )
         port = channels.listen(server, options.grpc_addr, tls=options.tls)
         exchange = ExchangeService(
             self,
@@ -236,7 +250,7 @@ class WorkerServer:
                     self._store, self._options.worker_id, clock=self._clock, random=self._random
                 )
             report = await examine(self._store, keyring, self._presence, random=self._random)
-            self._sealer = Sealer(keyring, self._random)
+            self._sealer = self._usable(keyring, report)
             self._node = Node(
                 self._store,
                 self._current_sealer,
@@ -267,8 +281,12 @@ class WorkerServer:
         """Seal with these keys once the open store's database knows them."""
         assert self._store is not None and self._presence is not None
         report = await refresh(self._store, keyring, self._presence, node.report, random=self._random)
-        self._sealer = Sealer(keyring, self._random)
+        self._sealer = self._usable(keyring, report)
         return report
+
+    def _usable(self, keyring: Keyring, report: StoreReport) -> Sealer:
+        """Open nothing with a retired key: whoever saw it could forge what it seals."""
+        return Sealer(keyring.without(report.database.retired_keys), self._random)
 
     def _current_sealer(self) -> Sealer:
         assert self._sealer is not None

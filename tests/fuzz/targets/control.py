@@ -237,6 +237,8 @@ class MainCall:
                 ) from None
             if message.HasField("challenge"):
                 self._nonce = message.challenge.nonce
+                if self._renew is not None and not message.challenge.worker_nonce:
+                    message.challenge.worker_nonce = self._renew.nonce
             elif message.HasField("admitted") and not message.admitted.wrapped:
                 self._admit(message.admitted)
             return message
@@ -259,6 +261,7 @@ class MainCall:
         admitted.wrapped = wrap(fresh.public_key, payload, joining.wrap_info(agreed, key_id))
         admitted.proof = joining.main_proof(TOKEN, agreed, admitted.wrapped)
         admitted.key_id = key_id.hex()
+        admitted.worker_nonce = fresh.nonce
 
     async def done_writing(self) -> None:
         """Nothing more comes."""

@@ -130,3 +130,15 @@ def test_one_key_alone_is_no_rotation() -> None:
         GivenKeys(Secret(A), None).target(Keyring(MasterKey.from_hex(A)))
     assert caught.value.code == "nothing_to_rotate"
     assert A not in caught.value.detail
+
+
+def test_a_retired_key_is_put_aside_and_not_read_again(tmp_path: Path) -> None:
+    present = kept(tmp_path).keyring()
+    target = kept(tmp_path, 2).target(present)
+    kept(tmp_path).adopt(target)
+    old = present.primary.key_id.hex()
+    kept(tmp_path).retire([old, "not there"])
+    assert ids(kept(tmp_path).keyring()) == {target.primary.key_id}
+    aside = tmp_path / f"master-key-retired-{old}"
+    assert MasterKey.from_hex(aside.read_text()).key_id == present.primary.key_id
+    kept(tmp_path).retire([old])

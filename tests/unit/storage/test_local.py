@@ -405,3 +405,17 @@ async def test_what_is_no_file_of_ours_is_refused_at_once(store: DirectoryObject
         with pytest.raises(AlreadyExists):
             await store.put(f"files/s/{name}", b"mine", When.ABSENT)
     assert (await store.get(PATH)).data == b"one"
+
+
+async def test_a_volume_that_is_gone_does_not_list_as_an_empty_one(tmp_path: Path) -> None:
+    """``get`` tells it apart, and a rotation ends its walk at an empty page."""
+    store = DirectoryObjects(
+        tmp_path / "data", clock=FakeClock(), random=SeededRandom(), on_fatal=lambda _: None
+    )
+    try:
+        await store.put("files/s/a.json.enc", b"x", When.ABSENT)
+        (tmp_path / "data").rename(tmp_path / "away")
+        with pytest.raises(Unavailable):
+            await store.list("files/")
+    finally:
+        await store.close()

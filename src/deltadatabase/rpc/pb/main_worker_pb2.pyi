@@ -85,12 +85,14 @@ class Renew(_message.Message):
     def __init__(self, public_key: _Optional[bytes] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class Challenge(_message.Message):
-    __slots__ = ("nonce", "proof_required")
+    __slots__ = ("nonce", "proof_required", "worker_nonce")
     NONCE_FIELD_NUMBER: _ClassVar[int]
     PROOF_REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    WORKER_NONCE_FIELD_NUMBER: _ClassVar[int]
     nonce: bytes
     proof_required: bool
-    def __init__(self, nonce: _Optional[bytes] = ..., proof_required: _Optional[bool] = ...) -> None: ...
+    worker_nonce: bytes
+    def __init__(self, nonce: _Optional[bytes] = ..., proof_required: _Optional[bool] = ..., worker_nonce: _Optional[bytes] = ...) -> None: ...
 
 class Proof(_message.Message):
     __slots__ = ("proof",)
@@ -99,18 +101,20 @@ class Proof(_message.Message):
     def __init__(self, proof: _Optional[bytes] = ...) -> None: ...
 
 class Admitted(_message.Message):
-    __slots__ = ("wrapped", "proof", "key_id", "main_instance_id", "ttl_ms")
+    __slots__ = ("wrapped", "proof", "key_id", "main_instance_id", "ttl_ms", "worker_nonce")
     WRAPPED_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     MAIN_INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    WORKER_NONCE_FIELD_NUMBER: _ClassVar[int]
     wrapped: bytes
     proof: bytes
     key_id: str
     main_instance_id: str
     ttl_ms: int
-    def __init__(self, wrapped: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., key_id: _Optional[str] = ..., main_instance_id: _Optional[str] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
+    worker_nonce: bytes
+    def __init__(self, wrapped: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., key_id: _Optional[str] = ..., main_instance_id: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., worker_nonce: _Optional[bytes] = ...) -> None: ...
 
 class Ready(_message.Message):
     __slots__ = ("store",)
