@@ -15,7 +15,7 @@ from deltadatabase.errors import DeltaError, StartupError, Unavailable
 from deltadatabase.limits import GRPC_MESSAGE_BYTES_MAX_DEFAULT, REJOIN_DELAY_S
 from deltadatabase.model import Command, Result, StoreReport
 from deltadatabase.rpc import channels
-from deltadatabase.rpc.channels import Tls
+from deltadatabase.rpc.channels import Health, Tls
 from deltadatabase.rpc.exchange import ExchangeService
 from deltadatabase.storage.base import Store
 from deltadatabase.telemetry.audit import Audit
@@ -104,6 +104,7 @@ class WorkerServer:
         self._presence: Presence | None = None
         self._store_open = asyncio.Event()
         self._key_missing: Callable[[], None] = lambda: None
+        self._showing: asyncio.Task[None] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set, then drain.
@@ -123,7 +124,10 @@ class WorkerServer:
             message_bytes_max=options.message_bytes_max,
         )
         exchange.register(server)
-        stop_serving = await channels.add_health_and_reflection(server, [channels.PROC_WORKER_SERVICE])
+        # Readiness probes ask for the service: between two memberships no command comes here.
+        health = await channels.add_health_and_reflection(
+            server, [channels.PROC_WORKER_SERVICE], serving=False
+        )
         await server.start()
         host = options.grpc_addr.rpartition(":")[0]
         log.info("worker listens", worker_id=options.worker_id, grpc_addr=f"{host}:{port}")
@@ -141,12 +145,12 @@ class WorkerServer:
             self._lease,
             self._opened,
             self._rekeyed,
-            on_member=lambda: log.info("worker serves", worker_id=options.worker_id),
+            on_member=lambda: self._serves(health),
             clock=self._clock,
             random=self._random,
         )
         self._key_missing = client.renew_now
-        joining = asyncio.create_task(self._keep_joining(client))
+        joining = asyncio.create_task(self._keep_joining(client, health))
         stopping = asyncio.create_task(stop.wait())
         marking = asyncio.create_task(self._keep_present())
         try:
@@ -156,7 +160,7 @@ class WorkerServer:
             if marking.done():
                 marking.result()
             log.info("worker drains", worker_id=options.worker_id)
-            await stop_serving()
+            await health.stop()
             deadline = self._clock.monotonic_s() + options.drain_timeout_s
             await client.drain(options.drain_timeout_s * 0.6)
             if self._node is not None:
@@ -193,7 +197,11 @@ class WorkerServer:
         assert self._presence is not None
         await self._presence.keep()
 
-    async def _keep_joining(self, client: MembershipClient) -> None:
+    def _serves(self, health: Health) -> None:
+        log.info("worker serves", worker_id=self._options.worker_id)
+        self._showing = asyncio.create_task(health.show(channels.PROC_WORKER_SERVICE, serving=True))
+
+    async def _keep_joining(self, client: MembershipClient, health: Health) -> None:
         said: tuple[str, float] | None = None
         while True:
             channel = channels.open_channel(
@@ -213,6 +221,7 @@ class WorkerServer:
                     said = (exc.code, now_s)
             finally:
                 await channel.close(None)
+            await health.show(channels.PROC_WORKER_SERVICE, serving=False)
             await asyncio.sleep(REJOIN_DELAY_S)
 
     async def _opened(self, keyring: Keyring) -> tuple[StoreReport, Polled, Checked]:
