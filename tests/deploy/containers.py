@@ -117,7 +117,8 @@ class Host:
 
     def published(self, service: str, port: int) -> str:
         """Where a port of a service is reached from outside; the file must say that it is."""
-        inside = self.services[service, port]
+        inside = self.services.get((service, port))
+        assert inside is not None, f"nobody answers at {service}:{port}"
         return f"127.0.0.1:{self._port(self._first[service], inside)}"
 
     # -- mapping -----------------------------------------------------------------------
@@ -159,6 +160,11 @@ class Host:
                 inside.mkdir(parents=True, exist_ok=True)
                 return inside / path.removeprefix(mount).lstrip("/")
         return self.read_only / path.lstrip("/")
+
+    def check_read_only(self) -> None:
+        """Fail if a container wrote where no volume is mounted."""
+        written = [str(path.relative_to(self.read_only)) for path in self.read_only.rglob("*")]
+        assert not written, f"the root file system is read-only: {written}"
 
     @property
     def read_only(self) -> Path:
