@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from helm_python.chart import Chart
 from support.programs import Program, Programs, programs
 from support.weed import S3Server
 
@@ -29,6 +30,7 @@ from deploy.containers import (
 )
 
 MANIFESTS: Final = DEPLOY / "kubernetes"
+CHART: Final = DEPLOY / "helm" / "deltadatabase"
 NAMESPACE: Final = "deltadatabase"
 READY_S: Final = 30.0
 Objects = list[dict[str, Any]]
@@ -58,6 +60,16 @@ def kustomize(folder: Path) -> Objects:
 def of_kind(objects: Iterable[dict[str, Any]], kind: str) -> Objects:
     """The objects of one kind."""
     return [each for each in objects if each["kind"] == kind]
+
+
+def render(values: Mapping[str, Any], name: str = "demo") -> Objects:
+    """What Helm makes of the chart. Raises HelmError where the values do not fit its schema."""
+    with Chart.load(CHART) as chart:
+        chart.validate_schema(dict(values))
+        rendered = chart.render(dict(values), name=name, namespace=NAMESPACE)
+    return [
+        each for path, text in sorted(rendered.items()) if path.endswith(".yaml") for each in documents(text)
+    ]
 
 
 def named(objects: Iterable[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
@@ -101,11 +113,18 @@ class Namespace:
     store: S3Server
     pods: dict[str, Pod] = field(default_factory=dict)
     started: int = 0
+    deployments: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert all(each["metadata"]["namespace"] == NAMESPACE for each in self.objects)
         self.programs.commands = {
             name: ["sh", str(ENTRYPOINT), name] for name in ("main-worker", "proc-worker")
+        }
+        self.deployments = {
+            name: each["metadata"]["name"]
+            for each in of_kind(self.objects, "Deployment")
+            for name in self.programs.commands
+            if each["metadata"]["name"].endswith(name)
         }
         self.host = Host(self.programs, self.programs.folder, self._service_ports())
         self.host.elsewhere["rustfs", 9000] = self.store.endpoint.removeprefix("http://")
@@ -129,7 +148,8 @@ class Namespace:
         return ports
 
     def start(self, deployment: str) -> Pod:
-        """Start one more pod of a Deployment."""
+        """Start one more pod of a Deployment: main-worker or proc-worker, whatever stands before it."""
+        deployment = self.deployments[deployment]
         spec = named(self.objects, "Deployment", deployment)["spec"]["template"]["spec"]
         (container,) = spec["containers"]
         self.started += 1
@@ -177,15 +197,20 @@ class Namespace:
 
     def admin_key(self) -> str:
         """Print the admin key by the command that main-worker.yaml names."""
-        main = next(pod for pod in self.pods.values() if pod.container.service == "main-worker")
+        main = self.of("main-worker")[0]
         done = self.host.execute(main.container, ["deltadb", "admin-key"])
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    def of(self, deployment: str) -> list[Pod]:
+        """The pods of a Deployment that run."""
+        name = self.deployments[deployment]
+        return [pod for pod in self.pods.values() if pod.container.service == name]
+
     @property
     def url(self) -> str:
         """The REST API by the Service's port 8080."""
-        return f"http://{self.host.published('main-worker', 8080)}"
+        return f"http://{self.host.published(self.deployments['main-worker'], 8080)}"
 
     def _container(
         self, deployment: str, name: str, spec: Mapping[str, Any], container: Mapping[str, Any]

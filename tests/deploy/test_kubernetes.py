@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,12 +14,16 @@ from pathlib import Path
 import httpx
 import kubernetes_validate
 import pytest
+import yaml
+from helm_python.chart import lint
+from helm_python.errors import HelmError
 from integration.cluster import load
 from support.discretion import ADMIN_KEY, JOIN_TOKEN, MASTER_KEY
 from support.programs import wait_for
 
 from deploy.containers import DEPLOY, grpc_probe, store_and_read
 from deploy.kubernetes import (
+    CHART,
     MANIFESTS,
     NAMESPACE,
     applied,
@@ -27,6 +32,7 @@ from deploy.kubernetes import (
     manifests,
     named,
     of_kind,
+    render,
     serves,
 )
 
@@ -89,10 +95,37 @@ curl() { echo "curl $*" >> "$HOME/later"; }
 """kubectl shows what it would create or apply; what needs a cluster is noted."""
 
 
+CHARTS = {
+    "chart": {},
+    "chart, directory": {"store": {"type": "directory"}, "procWorker": {"autoscaling": {"enabled": False}}},
+    "chart, everything": {
+        "tls": {"enabled": True},
+        "metrics": {"enabled": True},
+        "networkPolicy": {"egress": {"enabled": True}},
+        "imagePullSecrets": [{"name": "registry"}],
+        "mainWorker": {
+            "podAnnotations": {"a": "b"},
+            "extraArgs": ["-client-ttl=12h"],
+            "extraEnv": [{"name": "DELTADB_PUBLIC_SCHEMAS", "value": "true"}],
+            "nodeSelector": {"disk": "ssd"},
+            "tolerations": [{"key": "a", "operator": "Exists"}],
+            "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
+        },
+        "procWorker": {
+            "podAnnotations": {"a": "b"},
+            "extraArgs": ["-cache-ttl=1h"],
+            "extraEnv": [{"name": "DELTADB_META_SIDECAR", "value": "false"}],
+            "autoscaling": {"by": "inFlight"},
+        },
+    },
+}
+
+
 def every_set():
     yield from ((name, manifests(name)) for name in FILES)
     yield "base", kustomize(MANIFESTS)
     yield from ((name, kustomize(DEPLOY / "kustomize" / name)) for name in OVERLAYS)
+    yield from ((name, render(values)) for name, values in CHARTS.items())
 
 
 SETS = dict(every_set())
@@ -185,6 +218,61 @@ def test_policies_let_in_main_worker_and_workers_only():
     assert callers("proc-worker") == {"grpc": {"main-worker"}}
 
 
+def test_helm_has_nothing_to_say_against_the_chart():
+    for values in CHARTS.values():
+        found = lint(CHART, values, strict=True)["messages"]
+        assert [each["error"] for each in found] == ["icon is recommended"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"store": {"type": "s4"}},
+        {"store": {"s3": {"endpont": "http://rustfs:9000"}}},
+        {"procWorker": {"cacheBytes": "much"}},
+        {"procWorkers": {}},
+        {"networkPolicy": {"egress": {"storePorts": ["9000"]}}},
+    ],
+)
+def test_wrong_values_are_refused_by_the_charts_schema(wrong):
+    with pytest.raises(HelmError):
+        render(wrong)
+
+
+def test_every_value_of_the_chart_is_in_its_schema_and_is_used():
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    templates = "".join(path.read_text() for path in (CHART / "templates").iterdir())
+
+    def check(part, described, path):
+        for name, value in part.items():
+            assert name in described["properties"], f"{path}.{name}"
+            assert re.search(rf"\.{name}\b", templates), f"{path}.{name} is used nowhere"
+            below = described["properties"][name]
+            if "properties" in below:
+                check(value, below, f"{path}.{name}")
+
+    check(values, schema, "")
+
+
+def test_the_chart_says_what_the_manifests_say():
+    """Beside names, labels and what only the chart lets one choose."""
+
+    def spec(objects, name):
+        (deployment,) = (
+            each for each in of_kind(objects, "Deployment") if each["metadata"]["name"].endswith(name)
+        )
+        return deployment["spec"]["template"]["spec"]
+
+    for name in ("main-worker", "proc-worker"):
+        chart, plain = spec(SETS["chart"], name), spec(SETS["base"], name)
+        assert chart["securityContext"] == plain["securityContext"]
+        (ours,), (theirs,) = chart["containers"], plain["containers"]
+        for same in ("env", "resources", "securityContext", "ports"):
+            assert ours[same] == theirs[same], same
+        assert {a.replace("demo-deltadatabase-", "") for a in ours["args"]} >= set(theirs["args"])
+
+
 # -- as processes ----------------------------------------------------------------------
 
 
@@ -240,7 +328,7 @@ def test_scaling_1_to_5_to_1_under_load_fails_no_request(tmp_path, store, secret
     objects = kustomize(MANIFESTS)
     given = {**secrets, "delta-admin-key": {"admin-key": ADMIN_KEY}}
     with applied(tmp_path, objects, given, store) as namespace:
-        (first,) = (pod for pod in namespace.pods.values() if pod.container.service == "proc-worker")
+        (first,) = namespace.of("proc-worker")
         with load(namespace.url, headers={"Authorization": f"Bearer {ADMIN_KEY}"}) as statuses:
             more = [namespace.start("proc-worker") for _ in range(4)]
             namespace.ready(*more)
@@ -257,8 +345,7 @@ def test_scaling_1_to_5_to_1_under_load_fails_no_request(tmp_path, store, secret
 @pytest.mark.integration
 def test_a_worker_that_drains_is_not_ready_and_still_alive_to_its_end(tmp_path, store, secrets):
     with applied(tmp_path, manifests("main-worker.yaml", "proc-worker-s3.yaml"), secrets, store) as namespace:
-        (pod,) = (pod for pod in namespace.pods.values() if pod.container.service == "proc-worker")
-        main = next(pod for pod in namespace.pods.values() if pod.container.service == "main-worker")
+        (pod,), (main,) = namespace.of("proc-worker"), namespace.of("main-worker")
         main.program.process.send_signal(signal.SIGSTOP)  # So that the drain lasts.
         try:
             pod.program.process.terminate()
@@ -292,6 +379,19 @@ def test_with_certificates(tmp_path, store, secrets):
 
 
 @pytest.mark.integration
+def test_the_chart_works(tmp_path, store, secrets):
+    with applied(tmp_path, SETS["chart, everything"], secrets, store) as namespace:
+        store_and_read(namespace.url.replace("http:", "https:"), namespace.admin_key())
+
+
+@pytest.mark.integration
+def test_the_chart_works_on_a_shared_volume(tmp_path, store, secrets):
+    given = {"delta-master-key": secrets["delta-master-key"], "delta-join-token": {"join-token": JOIN_TOKEN}}
+    with applied(tmp_path, SETS["chart, directory"], given, store) as namespace:
+        serves(namespace)
+
+
+@pytest.mark.integration
 def test_with_metrics(tmp_path, store):
     given = {
         "delta-master-key": {"master-key": MASTER_KEY},
@@ -300,7 +400,7 @@ def test_with_metrics(tmp_path, store):
     with applied(tmp_path, SETS["monitoring"], given, store) as namespace:
         serves(namespace)
         for pod in namespace.pods.values():
-            template = named(SETS["monitoring"], "Deployment", pod.container.service)["spec"]["template"]
+            template = named(namespace.objects, "Deployment", pod.container.service)["spec"]["template"]
             port = int(template["metadata"]["annotations"]["prometheus.io/port"])
             url = f"http://127.0.0.1:{namespace.host.port(pod.container, port)}/metrics"
             assert "process_cpu_seconds_total" in httpx.get(url, timeout=5.0).raise_for_status().text

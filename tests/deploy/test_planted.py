@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from support.discretion import MASTER_KEY
 
 from deploy.compose import FOLDER, read, running
+from deploy.kubernetes import MANIFESTS, applied, documents
 
 pytestmark = pytest.mark.integration
 
@@ -40,3 +42,52 @@ def test_in_a_compose_file(tmp_path, store, monkeypatch, right, wrong, found):
         running(tmp_path, read(planted), (9000, store)) as composition,
     ):
         composition.serves("main-worker")
+
+
+IN_MANIFESTS = [
+    pytest.param(
+        "service: deltadatabase.v1.ProcWorker",
+        "service: deltadatabase.v1.Worker",
+        "proc-worker-2: readinessProbe failed",
+        id="service of a probe",
+    ),
+    pytest.param(
+        "key: secret-key", "key: secret", "proc-worker-2: readinessProbe failed", id="key of a secret"
+    ),
+    pytest.param(
+        "key: master-key\n", "key: masterkey\n", "no secret delta-master-key/masterkey", id="secret"
+    ),
+    pytest.param(
+        "publishNotReadyAddresses: true",
+        "publishNotReadyAddresses: false",
+        "proc-worker-2: readinessProbe failed",
+        id="a Service that waits for whom it serves",
+    ),
+    pytest.param(
+        "$(POD_IP):50052",
+        "$(POD_IP):50051",
+        "proc-worker-2: readinessProbe failed",
+        id="advertised port",
+    ),
+    pytest.param(
+        "path: /readyz", "path: /ready", "main-worker-1: readinessProbe failed", id="path of a probe"
+    ),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "found"), IN_MANIFESTS)
+def test_in_a_manifest(tmp_path, store, monkeypatch, right, wrong, found):
+    monkeypatch.setattr("deploy.kubernetes.READY_S", 4.0)
+    text = "\n---\n".join(
+        (MANIFESTS / name).read_text() for name in ("main-worker.yaml", "proc-worker-s3.yaml")
+    )
+    assert right in text
+    secrets = {
+        "delta-master-key": {"master-key": MASTER_KEY},
+        "delta-s3-credentials": {"access-key": store.access_key, "secret-key": store.secret_key},
+    }
+    with (
+        pytest.raises(AssertionError, match=found),
+        applied(tmp_path, documents(text.replace(right, wrong)), secrets, store),
+    ):
+        pass
