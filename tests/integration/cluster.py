@@ -174,9 +174,7 @@ def directory_listing(root: Path) -> dict[str, tuple[int, bytes]]:
 
 
 @contextlib.contextmanager
-def load(
-    url: str, threads: int = 4, *, headers: Mapping[str, str] | None = None
-) -> Iterator[Counter[int]]:
+def load(url: str, threads: int = 4, *, headers: Mapping[str, str] | None = None) -> Iterator[Counter[int]]:
     """Write and read all the time; gives the counts of the answers' statuses, 0 where there was none."""
     statuses: Counter[int] = Counter()
     ends = threading.Event()
