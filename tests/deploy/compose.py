@@ -6,15 +6,16 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import compose
 import yaml
-from support.programs import Programs, programs
+from support.programs import Program, Programs, programs
 from support.weed import S3Server
 
 from deploy.containers import DEPLOY, ENTRYPOINT, Container, Host, passes, store_and_read
@@ -26,20 +27,12 @@ PATIENCE_S: dict[str, float] = {}
 """Services that a test expects to fail are given less time than HEALTH_S."""
 
 
-def read(path: Path, environ: Mapping[str, str] | None = None, *, over: Path | None = None) -> dict[str, Any]:
-    """What Docker Compose makes of a file, with only these variables exported. Raises ValueError.
-
-    Args:
-        path: the file.
-        environ: variables.
-        over: a second file, merged over the first.
-    """
-    files = [path] if over is None else [path, over]
+def read(path: Path, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What Docker Compose makes of a file, with only these variables exported. Raises ValueError."""
     done = subprocess.run(
         [
             str(Path(compose.__file__).parent / "docker-compose"),
-            *(argument for file in files for argument in ("-f", str(file))),
-            *("config", "--format", "json"),
+            *("-f", str(path), "config", "--format", "json"),
         ],
         env={"PATH": os.environ["PATH"], "HOME": str(path.parent), **(environ or {})},
         capture_output=True,
@@ -132,11 +125,10 @@ class Composition:
         assert kind == "CMD", "an image without a shell could not run it"
         for container in self.started[name]:
             program = self.host.running[container.instance]
-            well = passes(
-                lambda each=container: self.host.execute(each, command).returncode == 0,
-                PATIENCE_S.get(name, HEALTH_S),
-                ended=lambda each=program: each.process.poll() is not None,
-            )
+            patience_s = PATIENCE_S.get(name, HEALTH_S)
+            ended = partial(_has_ended, program)
+            passes(partial(self.host.listens, container.instance), patience_s, ended=ended)
+            well = passes(partial(self._is_well, container, command), patience_s, ended=ended)
             assert well, f"{name} is not healthy: {program.output[-2000:]}"
 
     def admin_key(self, service: str) -> str:
@@ -151,6 +143,9 @@ class Composition:
         inside = published["8080"]["target"]
         store_and_read(f"http://{self.host.published(service, inside)}", self.admin_key(service))
         self.host.check_read_only()
+
+    def _is_well(self, container: Container, command: Sequence[str]) -> bool:
+        return self.host.execute(container, command).returncode == 0
 
     @staticmethod
     def _is_ours(service: Mapping[str, Any]) -> bool:
@@ -172,6 +167,10 @@ class Composition:
             environ={key: value or "" for key, value in (service.get("environment") or {}).items()},
             mounts={**mounts, "/tmp": f"tmp-{instance}"},
         )
+
+
+def _has_ended(program: Program) -> bool:
+    return program.process.poll() is not None
 
 
 @contextmanager

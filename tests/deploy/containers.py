@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -120,6 +121,15 @@ class Host:
         inside = self.services.get((service, port))
         assert inside is not None, f"nobody answers at {service}:{port}"
         return f"127.0.0.1:{self._port(self._first[service], inside)}"
+
+    def listens(self, instance: str) -> bool:
+        """Whether anybody answers on a port of this container. Cheaper than to ask for its health."""
+        ports = [port for (owner, _), port in self._ports.items() if owner == instance]
+        for port in ports:
+            with socket.socket() as trial:
+                if trial.connect_ex(("127.0.0.1", port)) == 0:
+                    return True
+        return False
 
     # -- mapping -----------------------------------------------------------------------
 

@@ -106,10 +106,13 @@ def test_the_blocks_of_the_document_stand_in_the_file():
 def test_with_the_documents_seaweedfs_block(tmp_path):
     """Its command is run as written, with nothing but ports and a directory of this test added."""
     exported = {"S3_ENDPOINT": "http://rustfs:8333"}
-    # Laid over the service: alone, an `environment` of comments only is refused by Docker Compose.
+    # Pasted over the lines that it replaces. What stands below them stays: as the whole service, an
+    # `environment` of comments only would be refused by Docker Compose.
+    before, rest = S3.read_text().split("  rustfs:\n", 1)
+    after = rest.partition("    environment:\n")[2]
     path = tmp_path / "docker-compose.yml"
-    path.write_text("services:\n" + textwrap.indent(SEAWEEDFS, "  "))
-    model = read(S3, exported, over=path)
+    path.write_text(before + textwrap.indent(SEAWEEDFS, "  ") + after)
+    model = read(path, exported)
     service = model["services"]["rustfs"]
     assert service["command"] == ["server", "-s3"]
     with (
