@@ -109,3 +109,16 @@ demo *arguments:
 # Break real processes on a real store, and judge what clients saw: just chaos -minutes 5 -store s3
 chaos *arguments:
     PYTHONPATH=tests {{bin}}/python -m chaos {{arguments}}
+
+# Plant every known mistake in Compose files and manifests: the tests of them must find each one.
+plants:
+    ALL_PLANTS=1 {{bin}}/pytest tests/deploy/test_planted.py
+
+# Check the Compose files and what Kustomize makes of the manifests, with Docker Compose and kubectl themselves.
+deploy-check:
+    #!/usr/bin/env sh
+    set -eu
+    # The program itself: its wrapper forgets the exit code.
+    compose=$({{bin}}/python -c 'import compose, pathlib; print(pathlib.Path(compose.__file__).parent / "docker-compose")')
+    for file in deploy/docker-compose/*.yml; do "$compose" -f "$file" config --quiet; done
+    for folder in deploy/kubernetes deploy/kustomize/*/; do {{bin}}/kubectl kustomize "$folder" > /dev/null; done

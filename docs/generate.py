@@ -9,6 +9,7 @@ from deltadatabase.settings import (
     AdminKeySettings,
     DoctorSettings,
     Flag,
+    HealthSettings,
     MainSettings,
     ScrubSettings,
     ServeSettings,
@@ -24,6 +25,7 @@ PROGRAMS = (
     ("deltadb admin-key", AdminKeySettings),
     ("deltadb scrub", ScrubSettings),
     ("deltadb doctor", DoctorSettings),
+    ("deltadb health", HealthSettings),
 )
 HEAD = """# Configuration
 

@@ -174,14 +174,14 @@ def directory_listing(root: Path) -> dict[str, tuple[int, bytes]]:
 
 
 @contextlib.contextmanager
-def load(url: str, threads: int = 4) -> Iterator[Counter[int]]:
+def load(url: str, threads: int = 4, *, headers: Mapping[str, str] | None = None) -> Iterator[Counter[int]]:
     """Write and read all the time; gives the counts of the answers' statuses, 0 where there was none."""
     statuses: Counter[int] = Counter()
     ends = threading.Event()
 
     def go_on(name: str) -> None:
         count = 0
-        with httpx.Client(base_url=url, timeout=20.0) as client:
+        with httpx.Client(base_url=url, timeout=20.0, headers=headers) as client:
             while not ends.is_set():
                 count += 1
                 for call in (

@@ -56,14 +56,19 @@ async def test_a_bare_port_listens_on_every_interface() -> None:
 
 async def test_health_and_reflection() -> None:
     server = channels.new_server()
-    stop_serving = await channels.add_health_and_reflection(server, [PROC_WORKER_SERVICE])
+    shown = await channels.add_health_and_reflection(server, [PROC_WORKER_SERVICE], serving=False)
     port = channels.listen(server, "127.0.0.1:0")
     await server.start()
     async with channels.open_channel(f"127.0.0.1:{port}") as channel:
         health = health_pb2_grpc.HealthStub(channel)
-        for name in ("", PROC_WORKER_SERVICE):
+
+        async def serves(name: str) -> bool:
             answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
-            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+        assert [await serves(name) for name in ("", PROC_WORKER_SERVICE)] == [True, False]
+        await shown.show(PROC_WORKER_SERVICE, serving=True)
+        assert [await serves(name) for name in ("", PROC_WORKER_SERVICE)] == [True, True]
         reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
         requests = [
             reflection_pb2.ServerReflectionRequest(list_services=""),
@@ -77,9 +82,8 @@ async def test_health_and_reflection() -> None:
             "grpc.reflection.v1alpha.ServerReflection",
         }
         assert described.file_descriptor_response.file_descriptor_proto
-        await stop_serving()
-        answer = await health.Check(health_pb2.HealthCheckRequest())
-        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        await shown.stop()
+        assert [await serves(name) for name in ("", PROC_WORKER_SERVICE)] == [False, False]
     await server.stop(None)
 
 

@@ -19,6 +19,7 @@ from deltadatabase.settings import (
     AdminKeySettings,
     Asked,
     DoctorSettings,
+    HealthSettings,
     LogFlags,
     MainSettings,
     ProcessFlags,
@@ -29,6 +30,7 @@ from deltadatabase.settings import (
     describe,
     load_admin_key,
     load_doctor,
+    load_health,
     load_main,
     load_rotate,
     load_scrub,
@@ -66,6 +68,7 @@ _OVERVIEW: Final = """\
       doctor      examine a store: what it guarantees, which keys fit, clock, disk, secrets
       scrub       verify every stored entity, rebuild meta files, set damage aside
       rotate      exchange the master key while the service runs
+      health      ask a running program whether it lives or serves: exit code 0 or 1
 
     beside it:
       main-worker, proc-worker   the same as separate processes, for many workers and S3
@@ -138,6 +141,19 @@ _HELP: Final = {
             "deltadb rotate -pause",
         ),
     ),
+    "deltadb health": (
+        (
+            "Ask a running program whether it is alive, or with -ready whether it serves data: the REST API "
+            "of a main worker or of deltadb serve, or with -grpc-addr a proc worker. Exit code 0: yes; 1: "
+            "no, a line on stderr says why; 2: it could not ask. For container health checks and scripts."
+        ),
+        HealthSettings,
+        (
+            "deltadb health",
+            "deltadb health -ready -url https://db.example:8080 -tls-ca ca.pem",
+            "deltadb health -grpc-addr 127.0.0.1:50052 -ready",
+        ),
+    ),
     "main-worker": (
         "Take REST requests and route each entity to the proc worker that owns it.",
         MainSettings,
@@ -192,8 +208,11 @@ def run_deltadb(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         return _operate("deltadb doctor", load_doctor, rest, environ, _run_doctor)
     if command == "rotate":
         return _operate("deltadb rotate", load_rotate, rest, environ, _run_rotate)
+    if command == "health":
+        return _operate("deltadb health", load_health, rest, environ, _run_health)
     print(
-        "deltadb: unknown command (commands: serve, admin-key, doctor, scrub, rotate; deltadb -h explains)",
+        "deltadb: unknown command (commands: serve, admin-key, doctor, scrub, rotate, health; deltadb -h "
+        "explains)",
         file=sys.stderr,
     )
     return EXIT_REFUSED
@@ -247,6 +266,12 @@ def _run_rotate(settings: RotateSettings) -> int:
     from deltadatabase.cli import rotate
 
     return rotate.run_rotate(settings)
+
+
+def _run_health(settings: HealthSettings) -> int:
+    from deltadatabase.cli import health
+
+    return health.run_health(settings)
 
 
 def _operate(

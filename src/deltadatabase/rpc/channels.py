@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
 import grpc
@@ -157,20 +157,44 @@ def _server_credentials(tls: Tls) -> grpc.ServerCredentials:
     return grpc.dynamic_ssl_server_credentials(configuration(shown), fetch, tls.client_auth)
 
 
-async def add_health_and_reflection(
-    server: grpc.aio.Server, services: Sequence[str]
-) -> Callable[[], Awaitable[None]]:
-    """Add both standard services, with every one of ``services`` serving; before the start.
+class Health:
+    """What the standard health service of a server says.
 
-    Returns what tells probes, once called, that this program serves no more.
+    Args:
+        servicer: the service.
+    """
+
+    def __init__(self, servicer: health.aio.HealthServicer) -> None:  # type: ignore[name-defined]  # no stub
+        self._servicer = servicer
+
+    async def show(self, service: str, *, serving: bool) -> None:
+        """Say from now on that ``service`` is served, or is not."""
+        status = health_pb2.HealthCheckResponse
+        await self._servicer.set(service, status.SERVING if serving else status.NOT_SERVING)
+
+    async def stop(self) -> None:
+        """Say of everything, for good, that it is served no more."""
+        await self._servicer.enter_graceful_shutdown()
+
+
+async def add_health_and_reflection(
+    server: grpc.aio.Server, services: Sequence[str], *, serving: bool = True
+) -> Health:
+    """Add both standard services, before the start.
+
+    Args:
+        server: takes them.
+        services: full names of the program's own services.
+        serving: whether these are served already. The program as a whole, "", always is.
     """
     servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its stubs lack asyncio
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    for name in ("", *services):
-        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    shown = Health(servicer)
+    await shown.show("", serving=True)
+    for name in services:
+        await shown.show(name, serving=serving)
     reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    stop: Callable[[], Awaitable[None]] = servicer.enter_graceful_shutdown
-    return stop
+    return shown
 
 
 def _shared_options(message_bytes_max: int, received_bytes_max: int | None = None) -> list[tuple[str, int]]:

@@ -16,6 +16,7 @@ from deltadatabase.settings.programs import (
     AdminKeySettings,
     ClientFlags,
     DoctorSettings,
+    HealthSettings,
     MainSettings,
     OperatorFlags,
     ProcessFlags,
@@ -112,6 +113,18 @@ def load_doctor(arguments: Sequence[str], environ: Mapping[str, str]) -> DoctorS
     settings = dataclasses.replace(settings, s3=resolve_s3(settings.s3))
     _check_operator(settings)
     _check_join_token(settings.join_token)
+    return settings
+
+
+def load_health(arguments: Sequence[str], environ: Mapping[str, str]) -> HealthSettings:
+    """Read the settings of ``deltadb health``; see ``load_main``."""
+    settings, _ = Given(HealthSettings, arguments, environ).build(HealthSettings)
+    if not _is_plain_url(settings.url.rstrip("/")):
+        raise _bad("-url: not a URL such as http://127.0.0.1:8080")
+    if settings.grpc_addr is not None and settings.grpc_addr.port == 0:
+        raise _bad("-grpc-addr: the port is missing")
+    if settings.tls.server_name and not _HOST_NAME.fullmatch(settings.tls.server_name):
+        raise _bad("-tls-server-name: not a host name")
     return settings
 
 

@@ -439,6 +439,29 @@ class RotateSettings(ClientFlags):
     pause: bool = flag("pause", BOOL, "false", "stop a rotation where it is; without it, go on")
 
 
+@dataclass(frozen=True, kw_only=True)
+class HealthSettings(LogFlags):
+    """Settings of ``deltadb health``: which running program is asked, and for how much."""
+
+    log_level: str = flag(
+        "log-level", choice("debug", "info", "warning", "error"), "warning", "least grave messages to log"
+    )
+    url: str = flag("url", TEXT, "http://127.0.0.1:8080", "URL of the REST API", env="DELTADB_URL")
+    # A variable of its own: DELTADB_GRPC_ADDR in a main worker's container is a listener of the main worker.
+    grpc_addr: Address | None = flag(
+        "grpc-addr",
+        ADDRESS,
+        "",
+        "gRPC listener that is asked instead, such as a proc worker's",
+        env="DELTADB_HEALTH_GRPC_ADDR",
+    )
+    ready: bool = flag(
+        "ready", BOOL, "false", "ask whether data is served (a proc worker: whether it has joined)"
+    )
+    timeout: float = flag("timeout", DURATION, "3s", "how long an answer is waited for", at_least=0.1)
+    tls: TlsFlags = TlsFlags()
+
+
 def with_notes(settings: ProcessFlags) -> tuple[str, ...]:
     """Return a remark for each given flag that is accepted and has no effect."""
     notes = []

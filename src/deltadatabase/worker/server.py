@@ -20,7 +20,7 @@ from deltadatabase.limits import (
 )
 from deltadatabase.model import Command, Result, StoreReport
 from deltadatabase.rpc import channels
-from deltadatabase.rpc.channels import Tls
+from deltadatabase.rpc.channels import Health, Tls
 from deltadatabase.rpc.doorkeeper import Doorkeeper
 from deltadatabase.rpc.doorway import Places
 from deltadatabase.rpc.exchange import ExchangeService
@@ -112,6 +112,7 @@ class WorkerServer:
         self._presence: Presence | None = None
         self._store_open = asyncio.Event()
         self._key_missing: Callable[[], None] = lambda: None
+        self._showing: asyncio.Task[None] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set, then drain.
@@ -138,7 +139,10 @@ class WorkerServer:
             on_refused=self._refused,
         )
         exchange.register(server)
-        stop_serving = await channels.add_health_and_reflection(server, [channels.PROC_WORKER_SERVICE])
+        # Readiness probes ask for the service: between two memberships no command comes here.
+        health = await channels.add_health_and_reflection(
+            server, [channels.PROC_WORKER_SERVICE], serving=False
+        )
         await server.start()
         host = options.grpc_addr.rpartition(":")[0]
         log.info("worker listens", worker_id=options.worker_id, grpc_addr=f"{host}:{port}")
@@ -156,12 +160,12 @@ class WorkerServer:
             self._lease,
             self._opened,
             self._rekeyed,
-            on_member=lambda: log.info("worker serves", worker_id=options.worker_id),
+            on_member=lambda: self._serves(health),
             clock=self._clock,
             random=self._random,
         )
         self._key_missing = client.renew_now
-        joining = asyncio.create_task(self._keep_joining(client))
+        joining = asyncio.create_task(self._keep_joining(client, health))
         stopping = asyncio.create_task(stop.wait())
         marking = asyncio.create_task(self._keep_present())
         try:
@@ -171,7 +175,7 @@ class WorkerServer:
             if marking.done():
                 marking.result()
             log.info("worker drains", worker_id=options.worker_id)
-            await stop_serving()
+            await health.stop()
             deadline = self._clock.monotonic_s() + options.drain_timeout_s
             await client.drain(options.drain_timeout_s * 0.6)
             if self._node is not None:
@@ -218,7 +222,11 @@ class WorkerServer:
         assert self._presence is not None
         await self._presence.keep()
 
-    async def _keep_joining(self, client: MembershipClient) -> None:
+    def _serves(self, health: Health) -> None:
+        log.info("worker serves", worker_id=self._options.worker_id)
+        self._showing = asyncio.create_task(health.show(channels.PROC_WORKER_SERVICE, serving=True))
+
+    async def _keep_joining(self, client: MembershipClient, health: Health) -> None:
         said: tuple[str, float] | None = None
         while True:
             channel = channels.open_channel(
@@ -238,6 +246,7 @@ class WorkerServer:
                     said = (exc.code, now_s)
             finally:
                 await channel.close(None)
+            await health.show(channels.PROC_WORKER_SERVICE, serving=False)
             await asyncio.sleep(REJOIN_DELAY_S)
 
     async def _opened(self, keyring: Keyring) -> tuple[StoreReport, Polled, Checked]:

@@ -20,10 +20,11 @@ PROGRAMS = [
     pytest.param(lambda *a: run_deltadb(["admin-key", *a], {}), "deltadb admin-key", id="admin-key"),
     pytest.param(lambda *a: run_deltadb(["scrub", *a], {}), "deltadb scrub", id="scrub"),
     pytest.param(lambda *a: run_deltadb(["doctor", *a], {}), "deltadb doctor", id="doctor"),
+    pytest.param(lambda *a: run_deltadb(["health", *a], {}), "deltadb health", id="health"),
     pytest.param(lambda *a: run_main_worker(a, {}), "main-worker", id="main-worker"),
     pytest.param(lambda *a: run_proc_worker(a, {}), "proc-worker", id="proc-worker"),
 ]
-SERVERS = [PROGRAMS[0], *PROGRAMS[4:]]
+SERVERS = [PROGRAMS[0], *PROGRAMS[5:]]
 
 
 class Wiring(ModuleType):
