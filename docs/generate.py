@@ -11,6 +11,7 @@ from deltadatabase.settings import (
     Flag,
     HealthSettings,
     MainSettings,
+    RotateSettings,
     ScrubSettings,
     ServeSettings,
     WorkerSettings,
@@ -25,6 +26,7 @@ PROGRAMS = (
     ("deltadb admin-key", AdminKeySettings),
     ("deltadb scrub", ScrubSettings),
     ("deltadb doctor", DoctorSettings),
+    ("deltadb rotate", RotateSettings),
     ("deltadb health", HealthSettings),
 )
 HEAD = """# Configuration

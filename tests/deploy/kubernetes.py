@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from helm_python.chart import Chart
 from support.programs import Program, Programs, programs
 from support.weed import S3Server
 
@@ -33,6 +33,20 @@ MANIFESTS: Final = DEPLOY / "kubernetes"
 CHART: Final = DEPLOY / "helm" / "deltadatabase"
 NAMESPACE: Final = "deltadatabase"
 READY_S: Final = 30.0
+_HELM: Final = """\
+import json, sys
+from helm_python import chart
+
+task, path, values, name, namespace = sys.argv[1:]
+values = json.loads(values)
+if task == "lint":
+    answer = chart.lint(path, values, strict=True)
+else:
+    with chart.Chart.load(path) as loaded:
+        loaded.validate_schema(values)
+        answer = loaded.render(values, name=name, namespace=namespace)
+print(json.dumps(answer))
+"""
 Objects = list[dict[str, Any]]
 Secrets = Mapping[str, Mapping[str, str]]
 
@@ -63,13 +77,31 @@ def of_kind(objects: Iterable[dict[str, Any]], kind: str) -> Objects:
 
 
 def render(values: Mapping[str, Any], name: str = "demo") -> Objects:
-    """What Helm makes of the chart. Raises HelmError where the values do not fit its schema."""
-    with Chart.load(CHART) as chart:
-        chart.validate_schema(dict(values))
-        rendered = chart.render(dict(values), name=name, namespace=NAMESPACE)
-    return [
-        each for path, text in sorted(rendered.items()) if path.endswith(".yaml") for each in documents(text)
-    ]
+    """What Helm makes of the chart. Raises ValueError where the values do not fit its schema."""
+    rendered = _helm("render", values, name)
+    texts = [text for path, text in sorted(rendered.items()) if path.endswith(".yaml")]
+    return [each for text in texts for each in documents(text)]
+
+
+def lint(values: Mapping[str, Any]) -> list[str]:
+    """What Helm has to say against the chart."""
+    return [each["error"] for each in _helm("lint", values, "")["messages"]]
+
+
+def _helm(task: str, values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """In a process of its own: Helm is a Go program in a library, with threads and signal handlers."""
+    done = subprocess.run(
+        [sys.executable, "-c", _HELM, task, str(CHART), json.dumps(values), name, NAMESPACE],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if done.returncode:
+        raise ValueError(done.stderr.splitlines()[-1])
+    answer = json.loads(done.stdout)
+    assert isinstance(answer, dict)
+    return answer
 
 
 def named(objects: Iterable[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
