@@ -52,6 +52,11 @@ class Link(Protocol):
         """Number of calls that wait for their answer."""
         ...
 
+    @property
+    def queued(self) -> int:
+        """Number of those that have not been sent yet."""
+        ...
+
     async def call(self, command: Command) -> Result:
         """Have the worker execute ``command`` within its ``timeout_ms``.
 

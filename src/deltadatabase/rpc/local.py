@@ -28,6 +28,10 @@ class LocalLink:
     def in_flight(self) -> int:
         return len(self._pending)
 
+    @property
+    def queued(self) -> int:
+        return 0
+
     async def call(self, command: Command) -> Result:
         if self.lost.is_set():
             raise link.link_down()
