@@ -197,7 +197,7 @@ class _Exchange:
         except DeltaError as exc:
             self._answer(request_id, exc)
         except Exception as exc:  # noqa: BLE001  # a handler's mistake is an answer too
-            self._answer(request_id, link.internal(exc))
+            self._answer(request_id, link.internal(exc, request.request_id if request else ""))
 
     def _start(self, request_id: int, command: Command, size: int) -> None:
         if (
@@ -223,7 +223,7 @@ class _Exchange:
         except DeltaError as exc:
             self._answer(request_id, exc)
         except Exception as exc:  # noqa: BLE001  # a handler's mistake is an answer too
-            self._answer(request_id, link.internal(exc))
+            self._answer(request_id, link.internal(exc, command.request_id))
 
     def _answer(self, request_id: int, outcome: Result | DeltaError) -> None:
         if isinstance(outcome, DeltaError):

@@ -39,6 +39,7 @@ class Action(enum.StrEnum):
     ROTATION_STARTED = "rotation_started"
     ROTATION_PAUSED = "rotation_paused"
     KEYS_ROTATED = "keys_rotated"
+    LOG_LEVEL_CHANGED = "log_level_changed"
     INTEGRITY_FAILURE = "integrity_failure"
 
 
