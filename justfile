@@ -58,11 +58,11 @@ proto:
 proto-check:
     {{bin}}/python proto/generate.py --check
 
-# Write docs/configuration.md from the settings.
+# Write docs/configuration.md from the settings, and the tables of docs/monitoring.md.
 docs:
     {{bin}}/python docs/generate.py
 
-# Check that docs/configuration.md fits the settings.
+# Check that both fit the code.
 docs-check:
     {{bin}}/python docs/generate.py --check
 

@@ -73,11 +73,12 @@ def bare(folder: Path, document_bytes: int) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def embedded(folder: Path) -> Iterator[Server]:
-    """``deltadb serve``."""
+def embedded(folder: Path, *flags: str, source: Path | None = None) -> Iterator[Server]:
+    """``deltadb serve``, with more flags, or of another source tree."""
     port = free_port()
     command = ["-m", "deltadatabase.cli", "deltadb", "serve", f"-rest-addr=127.0.0.1:{port}"]
-    with _running("deltadb serve", folder, [*command, f"-data={folder / 'db'}"], port) as server:
+    command += [f"-data={folder / 'db'}", *flags]
+    with _running("deltadb serve", folder, command, port, source=source) as server:
         yield server
 
 
@@ -120,12 +121,19 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def _running(
-    name: str, folder: Path, arguments: list[str], port: int, ready: str = "/readyz"
+    name: str,
+    folder: Path,
+    arguments: list[str],
+    port: int,
+    ready: str = "/readyz",
+    source: Path | None = None,
 ) -> Iterator[Server]:
     """Start a program in the environment of this one, less the variables that are settings of it."""
     folder.mkdir(parents=True, exist_ok=True)
     root = Path(__file__).parents[1]
     environ = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
+    if source is not None:
+        environ["PYTHONPATH"] = str(source)
     log = folder / f"{name.replace(' ', '-')}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

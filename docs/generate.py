@@ -1,9 +1,14 @@
-"""Write docs/configuration.md from the settings: ``just docs``; with ``--check`` only compare."""
+"""Write what docs show of the code: ``just docs``; with ``--check`` only compare.
+
+That is docs/configuration.md, from the settings, and the tables of docs/monitoring.md.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+import metrics_table
 
 from deltadatabase.settings import (
     AdminKeySettings,
@@ -57,15 +62,15 @@ def page() -> str:
 
 
 def main() -> int:
-    """Write or check; 1 where the page is out of date."""
-    text = page()
-    if "--check" not in sys.argv[1:]:
-        TARGET.write_text(text)
-        return 0
-    if TARGET.exists() and TARGET.read_text() == text:
-        return 0
-    print("docs/configuration.md is out of date: run `just docs`", file=sys.stderr)
-    return 1
+    """Write or check; 1 where a page is out of date."""
+    code = 0
+    for target, text in ((TARGET, page()), (metrics_table.TARGET, metrics_table.page())):
+        if "--check" not in sys.argv[1:]:
+            target.write_text(text)
+        elif not target.exists() or target.read_text() != text:
+            print(f"docs/{target.name} is out of date: run `just docs`", file=sys.stderr)
+            code = 1
+    return code
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ from support.weed import S3Server
 from deltadatabase.clock import SystemClock, system_random
 from deltadatabase.limits import OBJECT_BYTES_MAX
 from deltadatabase.storage.base import Store
+from deltadatabase.storage.metered import MeteredStore, StoreMeter
 from deltadatabase.storage.objects import S3Settings
 from deltadatabase.storage.opening import open_store, wait_for_store
 
-BACKENDS = ("memory", "fake", "directory", "s3")
+BACKENDS = ("memory", "fake", "directory", "metered", "s3")
 DURABLE = ("directory", "s3")
 
 
@@ -28,7 +29,7 @@ async def open_backend(
     if name == "fake":
         return FakeStore(object_bytes_max)
     target: Path | S3Settings | None = None
-    if name == "directory":
+    if name in ("directory", "metered"):
         target = directory / "data"
     if name == "s3":
         assert server is not None
@@ -37,4 +38,4 @@ async def open_backend(
         target, clock=SystemClock(), random=system_random, object_bytes_max=object_bytes_max
     )
     await wait_for_store(store, timeout_s=30, clock=SystemClock(), on_wait=lambda reason: None)
-    return store
+    return MeteredStore(store, StoreMeter(), SystemClock()) if name == "metered" else store

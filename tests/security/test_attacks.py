@@ -178,6 +178,8 @@ CALLS = (
     (ADMINISTER, "DELETE", "/api/keys/x", None),
     (ADMINISTER, "GET", "/admin/workers", None),
     (ADMINISTER, "GET", "/admin/store", None),
+    (ADMINISTER, "GET", "/admin/log-level", None),
+    (ADMINISTER, "PUT", "/admin/log-level", '{"level": "info"}'),
 )
 
 

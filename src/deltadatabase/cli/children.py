@@ -17,7 +17,8 @@ RESTART_DELAY_S: Final = 1.0
 RESTART_DELAY_MAX_S: Final = 30.0
 REFUSED: Final = 2
 """Exit code of a program that cannot start as configured."""
-NOT_FOR_CHILDREN: Final = ("MASTER_KEY", "MASTER_KEY_PREVIOUS", "ADMIN_KEY")
+NOT_FOR_CHILDREN: Final = ("MASTER_KEY", "MASTER_KEY_PREVIOUS", "ADMIN_KEY", "DELTADB_METRICS_ADDR")
+"""Keys that they must not have, and an address that only one process can listen on."""
 
 log = get_logger(__name__)
 
@@ -28,7 +29,7 @@ class LocalWorkers:
     Args:
         settings: of the whole; the workers inherit store, cache, TLS and log settings.
         grpc_port: where they join.
-        environ: this process's environment; keys that workers must not have are left out.
+        environ: this process's environment; see ``NOT_FOR_CHILDREN``.
     """
 
     def __init__(self, settings: ServeSettings, grpc_port: int, environ: Mapping[str, str]) -> None:
@@ -36,11 +37,7 @@ class LocalWorkers:
         self.refused = asyncio.Event()
         self._settings = settings
         self._grpc_port = grpc_port
-        self._environ = {
-            name: value
-            for name, value in environ.items()
-            if name.removesuffix("_FILE") not in NOT_FOR_CHILDREN
-        } | secret_environment(settings)
+        self._environ = inherited(environ) | secret_environment(settings)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -93,6 +90,13 @@ class LocalWorkers:
                     process.kill()
                 await process.wait()
             raise
+
+
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of this process's environment that its workers get."""
+    return {
+        name: value for name, value in environ.items() if name.removesuffix("_FILE") not in NOT_FOR_CHILDREN
+    }
 
 
 def worker_arguments(settings: ServeSettings, worker_id: str, grpc_port: int) -> list[str]:

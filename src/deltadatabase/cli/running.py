@@ -13,7 +13,7 @@ import uvloop
 from deltadatabase.clock import SystemClock
 from deltadatabase.settings import Address
 from deltadatabase.settings.programs import StoreFlags
-from deltadatabase.telemetry.logging import get_logger
+from deltadatabase.telemetry.logging import get_logger, toggle_debug
 from deltadatabase.worker.node import NodeOptions
 
 GC_THRESHOLDS: Final = (10_000, 20, 50)
@@ -25,6 +25,8 @@ clock = SystemClock()
 def run(program: Callable[[asyncio.Event], Coroutine[None, None, None]]) -> int:
     """Run a program until it ends by itself or SIGTERM or SIGINT sets its event; return 0.
 
+    SIGUSR1 switches the log level to ``debug``, and back.
+
     Raises:
         StartupError: the program's own.
     """
@@ -35,10 +37,16 @@ def run(program: Callable[[asyncio.Event], Coroutine[None, None, None]]) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, _toggle_debug)
         await program(stop)
 
     uvloop.run(main())
     return 0
+
+
+def _toggle_debug() -> None:
+    level = toggle_debug()
+    log.warning("the log level was changed by a signal", log_level=level)
 
 
 def _spare_the_collector() -> None:

@@ -11,6 +11,7 @@ from deltadatabase.errors import StartupError, Unavailable
 from deltadatabase.limits import SEALED_OVERHEAD_BYTES_MAX
 from deltadatabase.settings import S3Flags, Secret
 from deltadatabase.storage.base import Store
+from deltadatabase.storage.metered import MeteredStore, StoreMeter
 from deltadatabase.storage.objects import S3Settings
 from deltadatabase.storage.opening import open_store, wait_for_store
 from deltadatabase.storage.paths import CLUSTER
@@ -41,8 +42,16 @@ class WorkerStorePlace(StorePlace, Protocol):
     def grpc_max_recv_msg_size(self) -> int: ...
 
 
-async def open_configured_store(settings: WorkerStorePlace, *, wait_s: float, memory: bool = False) -> Store:
+async def open_configured_store(
+    settings: WorkerStorePlace, *, wait_s: float, memory: bool = False, meter: StoreMeter | None = None
+) -> Store:
     """Open the configured store, make it where it is missing, and wait until it answers.
+
+    Args:
+        settings: where it is.
+        wait_s: how long to wait for its first answer, in seconds.
+        memory: in this process's memory instead.
+        meter: counts its requests from then on; None: nobody does.
 
     Raises:
         StartupError: it cannot be used, or does not answer in time.
@@ -66,7 +75,7 @@ async def open_configured_store(settings: WorkerStorePlace, *, wait_s: float, me
     except BaseException:
         await store.close()
         raise
-    return store
+    return store if meter is None else MeteredStore(store, meter, clock)
 
 
 async def open_existing_store(settings: StorePlace, *, wait_s: float) -> Store:

@@ -9,6 +9,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from typing import Final
 
+from prometheus_client.registry import Collector
+
 from deltadatabase import __version__
 from deltadatabase.auth import join as joining
 from deltadatabase.auth.accounts import Accounts
@@ -30,7 +32,7 @@ from deltadatabase.gateway.control import ControlPlane
 from deltadatabase.gateway.forwarding import Router
 from deltadatabase.gateway.keys import Keys
 from deltadatabase.gateway.members import Cluster
-from deltadatabase.gateway.metrics import RotationMetrics
+from deltadatabase.gateway.metrics import GatewayMetrics, RotationMetrics
 from deltadatabase.gateway.process import ROUTE, ClientCalls, authorization_of
 from deltadatabase.gateway.rotation import Phase, Progress, Rotation
 from deltadatabase.gateway.server import RestServer
@@ -60,7 +62,8 @@ from deltadatabase.settings import (
 from deltadatabase.storage.base import Store
 from deltadatabase.telemetry.audit import Action, Audit, Outcome
 from deltadatabase.telemetry.logging import get_logger
-from deltadatabase.telemetry.metrics import metrics
+from deltadatabase.telemetry.metrics import ProgramMetrics, metrics
+from deltadatabase.worker.metrics import WorkerMetrics
 from deltadatabase.worker.node import Node
 from deltadatabase.worker.opening import examine, refresh
 from deltadatabase.worker.presence import Presence, PresentLease
@@ -204,6 +207,22 @@ class MainWorker:
             on_event=self._rotation_step,
         )
         self.instance_id = system_random(8).hex()
+        wanted = settings.metrics_addr is not None
+        embedded = isinstance(settings, ServeSettings) and not settings.workers
+        self.metrics = GatewayMetrics(self.router, self.cluster, clock=clock) if wanted else None
+        self.worker_metrics = WorkerMetrics(clock) if wanted and embedded else None
+
+    def collectors(self) -> list[Collector]:
+        """What ``-metrics-addr`` serves."""
+        program = "serve" if isinstance(self.settings, ServeSettings) else "main-worker"
+        own = self.certificates
+        found: list[Collector] = [
+            ProgramMetrics(
+                program, self.audit.counts, (lambda: own.current().not_after_ms) if own is not None else None
+            ),
+            RotationMetrics(self.rotation),
+        ]
+        return found + [one for one in (self.metrics, self.worker_metrics) if one is not None]
 
     def _rotation_step(self, step: str, progress: Progress) -> None:
         self.audit.event(
@@ -241,6 +260,12 @@ class MainWorker:
             ],
         )
         port = channels.listen(server, address_text(address), tls=self.tls)
+        process = ClientCalls(
+            self.router,
+            self.accounts,
+            document_bytes_max=settings.rest_max_body_size,
+            audit=self.audit,
+        )
         control = ControlPlane(
             self.cluster,
             Admissions(
@@ -251,12 +276,7 @@ class MainWorker:
                 ttl_s=settings.worker_ttl,
             ),
             dial=self._dial,
-            process=ClientCalls(
-                self.router,
-                self.accounts,
-                document_bytes_max=settings.rest_max_body_size,
-                audit=self.audit,
-            ),
+            process=self.metrics.calls.around(process) if self.metrics else process,
             clock=clock,
             random=system_random,
             audit=self.audit,
@@ -294,7 +314,7 @@ class MainWorker:
             audit=self.audit,
         )
         server = RestServer(
-            app,
+            self.metrics.requests.around(app) if self.metrics else app,
             settings.rest_addr.host,
             settings.rest_addr.port,
             tls=self.certificates.current() if self.certificates else None,
@@ -322,6 +342,7 @@ class MainWorker:
             tls=self.tls,
             # What either end accepts: a message past it would break the stream.
             message_bytes_max=min(message_bytes_max, self.settings.grpc_max_recv_msg_size),
+            on_batch=self.metrics.batches.observe if self.metrics else None,
         )
 
 
@@ -331,7 +352,7 @@ async def _main_worker(settings: RouterFlags) -> AsyncIterator[MainWorker]:
         watched(settings.tls, clock=clock, try_out=trial.accepts) as certificates,
         _stateful(settings, certificates) as main,
     ):
-        with metrics(settings.metrics_addr, RotationMetrics(main.rotation)):
+        with metrics(settings.metrics_addr, *main.collectors()):
             yield main
 
 
@@ -401,7 +422,13 @@ class _AlwaysHolds:
 @asynccontextmanager
 async def _embedded(settings: ServeSettings, main: MainWorker, lost: asyncio.Event) -> AsyncIterator[None]:
     """Work as long as this is entered; ``lost`` is set when the store is not this server's any more."""
-    store = await open_configured_store(settings, wait_s=settings.store_wait, memory=settings.memory)
+    counted = main.worker_metrics
+    store = await open_configured_store(
+        settings,
+        wait_s=settings.store_wait,
+        memory=settings.memory,
+        meter=counted.store if counted else None,
+    )
     tasks: list[asyncio.Task[None]] = []
     try:
         presence = Presence(store, EMBEDDED_ID, clock=clock, random=system_random)
@@ -418,6 +445,8 @@ async def _embedded(settings: ServeSettings, main: MainWorker, lost: asyncio.Eve
             options=node_options(settings),
             audit=main.audit,
         )
+        if counted is not None:
+            counted.watch(node)
         await main.cluster.admit(
             MemberInfo(
                 worker_id=EMBEDDED_ID,
@@ -428,7 +457,7 @@ async def _embedded(settings: ServeSettings, main: MainWorker, lost: asyncio.Eve
                 address="",
             ),
             report,
-            LocalLink(node),
+            LocalLink(node if counted is None else counted.metered(node)),
             keyring=keyring.fingerprint,
             watched=False,
         )

@@ -12,7 +12,8 @@ from deltadatabase.clock import system_random
 from deltadatabase.rpc.channels import Tls
 from deltadatabase.settings import WorkerSettings
 from deltadatabase.telemetry.audit import Audit
-from deltadatabase.telemetry.metrics import metrics
+from deltadatabase.telemetry.metrics import ProgramMetrics, metrics
+from deltadatabase.worker.metrics import WorkerMetrics
 from deltadatabase.worker.server import WorkerOptions, WorkerServer
 
 
@@ -26,13 +27,19 @@ async def _worker(settings: WorkerSettings, stop: asyncio.Event) -> None:
     audit = Audit(clock, settings.audit_log)
     try:
         async with certificates.watched(settings.tls, clock=clock) as own:
-            with metrics(settings.metrics_addr):
-                await _server(settings, own.tls if own else None, audit).run(stop)
+            counted = WorkerMetrics(clock) if settings.metrics_addr else None
+            told = ProgramMetrics(
+                "proc-worker", audit.counts, (lambda: own.current().not_after_ms) if own else None
+            )
+            with metrics(settings.metrics_addr, told, *([counted] if counted else [])):
+                await _server(settings, own.tls if own else None, audit, counted).run(stop)
     finally:
         audit.close()
 
 
-def _server(settings: WorkerSettings, tls: Tls | None, audit: Audit) -> WorkerServer:
+def _server(
+    settings: WorkerSettings, tls: Tls | None, audit: Audit, counted: WorkerMetrics | None
+) -> WorkerServer:
     return WorkerServer(
         WorkerOptions(
             main_addr=address_text(settings.main_addr),
@@ -48,8 +55,11 @@ def _server(settings: WorkerSettings, tls: Tls | None, audit: Audit) -> WorkerSe
             tls=tls,
             message_bytes_max=settings.grpc_max_recv_msg_size,
         ),
-        lambda: open_configured_store(settings, wait_s=settings.store_wait),
+        lambda: open_configured_store(
+            settings, wait_s=settings.store_wait, meter=counted.store if counted else None
+        ),
         clock=clock,
         random=system_random,
         audit=audit,
+        metrics=counted,
     )

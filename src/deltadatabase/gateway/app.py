@@ -19,7 +19,7 @@ from deltadatabase.gateway.asgi import ASGIApp
 from deltadatabase.gateway.auditing import RequestAudit
 from deltadatabase.gateway.edge import Edge
 from deltadatabase.gateway.ports import Cluster, Entities, Rotations, Schemas
-from deltadatabase.gateway.routes import admin, documentation, health, keys, schemas, session
+from deltadatabase.gateway.routes import admin, documentation, health, keys, logs, schemas, session
 from deltadatabase.gateway.routes import rotation as rotation_routes
 from deltadatabase.gateway.routes.access import NO_STORE
 from deltadatabase.settings import Network
@@ -75,6 +75,7 @@ def create_app(
                 ),
                 *admin.handlers(cluster, accounts),
                 *rotation_routes.handlers(rotation, accounts, events),
+                *logs.handlers(accounts, events),
                 *documentation.handlers(options.version, public_schemas=options.public_schemas),
             ]
         ),

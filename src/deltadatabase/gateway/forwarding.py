@@ -89,12 +89,26 @@ class Router:
         self._changed: asyncio.Future[None] | None = None
         self._rebalancing = asyncio.Lock()
         self._next_link = 0
+        #: How often a shard got another owner.
+        self.moves = 0
+        #: Writes of unknown outcome that were looked for.
+        self.lookups = 0
         self._closures: dict[str, str] = {}
         self._closings = 0
         #: Called when an entity with a term was met that this main worker never issued.
         self.on_foreign_term: Callable[[int], None] = lambda term: None
         #: Called when few of the reserved epochs are left.
         self.on_epochs_low: Callable[[], None] = lambda: None
+
+    @property
+    def in_flight(self) -> int:
+        """Commands on entities that workers have; also from another thread."""
+        return sum(self._in_flight)
+
+    @property
+    def held_requests(self) -> int:
+        """Requests that wait while their shard moves."""
+        return self._held_requests
 
     # -- whether data is served --------------------------------------------------------
 
@@ -198,7 +212,7 @@ class Router:
     def _apply(self, shards: list[int]) -> None:
         placement = self._bound()
         try:
-            placement.apply(shards)
+            self.moves += len(placement.apply(shards))
         except Unavailable:
             self.on_epochs_low()  # The shards stay without an owner (503) until some are reserved.
         else:
@@ -406,6 +420,7 @@ class Router:
         lookup = msgspec.structs.replace(
             command, op=Op.RESOLVE, document=b"", if_match=None, if_none_match=None, validated=False
         )
+        self.lookups += 1
         while True:
             try:
                 result, current = await self._send(lookup, deadline)

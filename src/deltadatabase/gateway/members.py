@@ -57,6 +57,9 @@ class MemberLink(Protocol):
 
     lost: asyncio.Event
 
+    @property
+    def queued(self) -> int: ...
+
     async def call(self, command: Command) -> Result: ...
 
     def close(self) -> Coroutine[None, None, None]: ...
@@ -123,6 +126,10 @@ class Cluster:
         self._without_store: set[str] = set()
         #: Members whose word on the store counts only from this time on, in monotonic seconds.
         self._doubted: dict[str, float] = {}
+        #: Since the start: members that joined, asked to be drained, and went without.
+        self.joins = 0
+        self.drains = 0
+        self.losses = 0
         router.on_foreign_term = self._foreign_term
         router.on_epochs_low = self._epochs_low
 
@@ -134,6 +141,14 @@ class Cluster:
         known = dict(self._gone)
         known.update((m.info.worker_id, m.info) for m in self._members.values())
         return [known[worker_id] for worker_id in sorted(known)]
+
+    def states(self) -> Sequence[MemberState]:
+        """The state of each present member; also from another thread."""
+        return [membership.info.state for membership in self._members.copy().values()]
+
+    def queued(self) -> int:
+        """Commands that wait to be sent to a member; also from another thread."""
+        return sum(membership.link.queued for membership in self._members.copy().values())
 
     def store_reports(self) -> Mapping[str, StoreReport]:
         """The start-up probe of each member's store, by worker id."""
@@ -209,6 +224,7 @@ class Cluster:
         if watched:
             self._heartbeats.heard(info.instance_id, self._clock.monotonic_s())
         self._seen(membership, MemberState.AVAILABLE)
+        self.joins += 1
         await self._router.join(Member(info.worker_id, info.instance_id), link)
         log.info("worker joined", worker_id=info.worker_id, workers=len(self._members), epoch=self.epoch)
         return membership
@@ -256,6 +272,7 @@ class Cluster:
         """Move everything away from a member; returns when it owns nothing any more."""
         if (membership := self._members.get(instance_id)) is None:
             return
+        self.drains += membership.info.state is not MemberState.DRAINING
         self._seen(membership, MemberState.DRAINING)
         log.info("worker drains", worker_id=membership.info.worker_id)
         await self._router.drain(instance_id)
@@ -277,6 +294,7 @@ class Cluster:
             self._doubted.update((other, fresh_s) for other in self._members)
         self._close_or_reopen()
         info = membership.info
+        self.losses += info.state is not MemberState.DRAINING
         self._forget_gone()
         if info.state is not MemberState.DRAINING and len(self._gone) < GONE_KEPT_MAX:
             self._gone[info.worker_id] = msgspec.structs.replace(info, state=MemberState.UNREACHABLE)

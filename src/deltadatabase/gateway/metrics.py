@@ -2,18 +2,295 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, final
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+import grpc
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from deltadatabase.clock import Clock
+from deltadatabase.gateway import entity
+from deltadatabase.gateway.asgi import ASGIApp, Message, Receive, Scope, Send
+from deltadatabase.gateway.forwarding import FOREIGN_WRITER, STORE_GONE, Router
+from deltadatabase.gateway.members import Cluster
 from deltadatabase.gateway.ports import Rotations
+from deltadatabase.gateway.process import Context
 from deltadatabase.gateway.rotation import Phase, RotationStatus
+from deltadatabase.model import MemberState, Op
+from deltadatabase.rpc.pb import main_worker_pb2 as pb
+from deltadatabase.telemetry.metrics import (
+    DURATION_BOUNDS_S,
+    SIZE_BOUNDS,
+    Histogram,
+    counter,
+    gauge,
+    histogram,
+    merged,
+)
 
-WALKED = frozenset({Phase.RESEALING, Phase.BLOCKED, Phase.FINISHED})
+HTTP_REQUESTS: Final = counter(
+    "http_requests_total",
+    "REST requests by route (as a template, or `unmatched`), method and status code; "
+    "`aborted`: the client went away before the answer.",
+    "route",
+    "method",
+    "code",
+)
+HTTP_DURATION: Final = histogram(
+    "http_request_duration_seconds",
+    "Their times, from the headers to the end of the answer.",
+    "route",
+    "method",
+)
+HTTP_IN_FLIGHT: Final = gauge("http_requests_in_flight", "REST requests under way.")
+GRPC_REQUESTS: Final = counter(
+    "grpc_requests_total", "Calls of `MainWorker.Process` by operation and gRPC status.", "op", "code"
+)
+GRPC_DURATION: Final = histogram("grpc_request_duration_seconds", "Their times.", "op")
+ROUTER_IN_FLIGHT: Final = gauge(
+    "router_in_flight", "Commands on entities that workers have and that are not answered yet."
+)
+ROUTER_HELD: Final = gauge("router_held_requests", "Requests that wait while their shard moves.")
+ROUTER_LOOKUPS: Final = counter(
+    "router_lookups_total",
+    "Writes whose answer was lost, so that the present owner was asked whether they were applied.",
+)
+STREAM_QUEUED: Final = gauge("stream_queued_requests", "Commands that wait to be sent to a worker.")
+STREAM_BATCH: Final = histogram("stream_batch_requests", "Commands that one message to a worker takes along.")
+MEMBERS: Final = gauge("members", "Proc workers that have joined, by state.", "state")
+JOINS: Final = counter("member_joins_total", "Proc workers that joined.")
+DRAINS: Final = counter("member_drains_total", "Proc workers that asked to be drained.")
+LOSSES: Final = counter("member_losses_total", "Memberships that ended without a drain.")
+EPOCH: Final = gauge("epoch", "The present epoch; it rises with every change of owners.")
+SHARDS: Final = gauge("shards", "Shards with an owner (`owned`) and without (`orphaned`).", "state")
+MOVES: Final = counter("shard_moves_total", "Times a shard got another owner.")
+READY: Final = gauge("ready", "1 while data is served, as `/readyz` tells, else 0.")
+CHECKS: Final = gauge("readiness_check", "Each check of `/readyz`: 1 while it passes.", "check")
+CLOSED: Final = gauge(
+    "closed",
+    "1 while no data is served for this reason: `store_gone`, the store does not hold this database; "
+    "`foreign_writer`, another main worker uses it.",
+    "reason",
+)
+KEY_OBJECTS: Final = gauge(
+    "key_objects_left",
+    "Objects that may still be sealed with a former master key, as the last walk found; "
+    "0 once it can be retired.",
+    "key_id",
+)
+ROTATION_RUNNING: Final = gauge("rotation_running", "1 while a rotation of the master key goes on, else 0.")
+ROTATION_BLOCKED: Final = gauge(
+    "rotation_blocked", "1 after a rotation that could not finish because of damaged objects, else 0."
+)
+ROTATION_DAMAGED: Final = gauge("rotation_objects_damaged", "Objects that the last rotation could not open.")
+
+ROTATION_FAMILIES: Final = (KEY_OBJECTS, ROTATION_RUNNING, ROTATION_BLOCKED, ROTATION_DAMAGED)
+FAMILIES: Final = (
+    HTTP_REQUESTS,
+    HTTP_DURATION,
+    HTTP_IN_FLIGHT,
+    GRPC_REQUESTS,
+    GRPC_DURATION,
+    ROUTER_IN_FLIGHT,
+    ROUTER_HELD,
+    ROUTER_LOOKUPS,
+    STREAM_QUEUED,
+    STREAM_BATCH,
+    MEMBERS,
+    JOINS,
+    DRAINS,
+    LOSSES,
+    EPOCH,
+    SHARDS,
+    MOVES,
+    READY,
+    CHECKS,
+    CLOSED,
+    *ROTATION_FAMILIES,
+)
+"""What a program with a router in it exports."""
+
+ENTITY_ROUTE: Final = entity.PREFIX + "{schema_id}"
+_UNMATCHED: Final = "unmatched"
+_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})
+_ABORTED: Final = "aborted"
+_FIRST_CODES: Final = {
+    "GET": (200, 404, 500, 503),
+    "PUT": (200, 500, 503, 504),
+    "DELETE": (200, 500, 503, 504),
+}
+"""Counted from the start: a counter's first value is no rise."""
+_OPS: Final = {int(op): op.name.lower() for op in Op}
+_STATUSES: Final = {status.value[0]: status.name for status in grpc.StatusCode}
+WALKED: Final = frozenset({Phase.RESEALING, Phase.BLOCKED, Phase.FINISHED})
 """Phases in which the number of objects is known."""
 
+Process = Callable[[pb.ProcessRequest, Context], Awaitable[pb.ProcessResponse]]
 
+
+@final
+class RequestMeter:
+    """Counts and times REST requests around the whole application."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._cells: dict[tuple[str, str, int], Histogram] = {
+            (ENTITY_ROUTE, method, code): Histogram(DURATION_BOUNDS_S)
+            for method, codes in _FIRST_CODES.items()
+            for code in codes
+        }
+        self.in_flight = 0
+
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """The same application, counted."""
+
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            status = 0
+
+            # Not a coroutine: one more for each message would be half of what this costs.
+            def noting(message: Message) -> Awaitable[None]:
+                nonlocal status
+                if not status:
+                    status = message["status"]
+                return send(message)
+
+            # Read now: the layers below change both for the framework.
+            method, path = scope["method"], scope["path"]
+            started_s = self._clock.monotonic_s()
+            self.in_flight += 1
+            try:
+                await app(scope, receive, noting)
+            finally:
+                self.in_flight -= 1
+                elapsed_s = self._clock.monotonic_s() - started_s
+                # The framework notes which of its templates a path fits.
+                route = (
+                    ENTITY_ROUTE if path.startswith(entity.PREFIX) else scope.get("path_template", _UNMATCHED)
+                )
+                name = (route, method if method in _METHODS else "other", status)
+                cell = self._cells.get(name)
+                if cell is None:
+                    cell = self._cells[name] = Histogram(DURATION_BOUNDS_S)
+                cell.observe(elapsed_s)
+
+        return counted
+
+    def collect(self) -> Iterable[Metric]:
+        """Give every sample."""
+        cells = self._cells.copy()
+        yield HTTP_REQUESTS.each(
+            {
+                (route, method, str(status) if status else _ABORTED): cell.count
+                for (route, method, status), cell in cells.items()
+            }
+        )
+        names = sorted({name[:2] for name in cells})
+        yield HTTP_DURATION.histograms(
+            {name: merged([cell for key, cell in cells.items() if key[:2] == name]) for name in names}
+        )
+        yield HTTP_IN_FLIGHT.of(self.in_flight)
+
+
+@final
+class CallMeter:
+    """Counts and times calls of gRPC clients that a doorkeeper has let pass."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._cells: dict[tuple[str, str], Histogram] = {}
+
+    def around(self, process: Process) -> Process:
+        """The same call, counted."""
+
+        async def counted(request: pb.ProcessRequest, context: Context) -> pb.ProcessResponse:
+            started_s = self._clock.monotonic_s()
+            code = "CANCELLED"
+            try:
+                response = await process(request, context)
+                code = "OK"
+                return response
+            except Exception:
+                # Where the call was refused, the context has its status.
+                code = _status_name(context.code())
+                raise
+            finally:
+                name = (_OPS.get(int(request.op), "unknown"), code)
+                cell = self._cells.get(name)
+                if cell is None:
+                    cell = self._cells[name] = Histogram(DURATION_BOUNDS_S)
+                cell.observe(self._clock.monotonic_s() - started_s)
+
+        return counted
+
+    def collect(self) -> Iterable[Metric]:
+        """Give every sample."""
+        cells = self._cells.copy()
+        yield GRPC_REQUESTS.each({labels: cell.count for labels, cell in cells.items()})
+        ops = sorted({op for op, _ in cells})
+        yield GRPC_DURATION.histograms(
+            {(op,): merged([cell for name, cell in cells.items() if name[0] == op]) for op in ops}
+        )
+
+
+@final
+class GatewayMetrics(Collector):
+    """What the router and its cluster do.
+
+    Args:
+        router, cluster: read when Prometheus asks.
+        clock: monotonic time.
+
+    Attributes:
+        requests: counts REST requests.
+        calls: counts calls of gRPC clients.
+        batches: sizes of the batches of commands.
+    """
+
+    def __init__(self, router: Router, cluster: Cluster, *, clock: Clock) -> None:
+        self._router = router
+        self._cluster = cluster
+        self.requests = RequestMeter(clock)
+        self.calls = CallMeter(clock)
+        self.batches = Histogram(SIZE_BOUNDS)
+
+    def collect(self) -> Iterable[Metric]:
+        """Give every sample."""
+        router, cluster = self._router, self._cluster
+        yield from self.requests.collect()
+        yield from self.calls.collect()
+        yield ROUTER_IN_FLIGHT.of(router.in_flight)
+        yield ROUTER_HELD.of(router.held_requests)
+        yield ROUTER_LOOKUPS.of(router.lookups)
+        yield STREAM_QUEUED.of(cluster.queued())
+        yield STREAM_BATCH.histograms({(): self.batches})
+        states = cluster.states()
+        yield MEMBERS.each({(state.value.lower(),): states.count(state) for state in _MEMBER_STATES})
+        yield JOINS.of(cluster.joins)
+        yield DRAINS.of(cluster.drains)
+        yield LOSSES.of(cluster.losses)
+        yield EPOCH.of(cluster.epoch)
+        placement = router.placement
+        orphaned = len(placement.orphans()) if placement else 0
+        yield SHARDS.each(
+            {("owned",): placement.shards - orphaned if placement else 0, ("orphaned",): orphaned}
+        )
+        yield MOVES.of(router.moves)
+        checks = cluster.readiness()
+        yield READY.of(int(all(check.passed for check in checks)))
+        yield CHECKS.each({(check.name,): int(check.passed) for check in checks})
+        yield CLOSED.each(
+            {(reason,): int(reason in router.closures) for reason in (STORE_GONE, FOREIGN_WRITER)}
+        )
+
+
+_MEMBER_STATES: Final = (MemberState.AVAILABLE, MemberState.DRAINING)
+
+
+@final
 class RotationMetrics(Collector):
     """How far a rotation of the master key is."""
 
@@ -23,23 +300,15 @@ class RotationMetrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """Give every sample."""
         status = self._rotation.status()
-        left = GaugeMetricFamily(
-            "deltadatabase_key_objects_left",
-            "Objects that may still be sealed with a former master key, as the last walk found; "
-            "0 once it can be retired.",
-            labels=["key_id"],
-        )
-        for key_id, objects in objects_left(status).items():
-            left.add_metric([key_id], objects)
-        yield left
-        yield GaugeMetricFamily(
-            "deltadatabase_rotation_running", "1 while a rotation goes on, else 0.", value=int(status.running)
-        )
-        yield GaugeMetricFamily(
-            "deltadatabase_rotation_objects_damaged",
-            "Objects that the last rotation could not open.",
-            value=status.progress.damaged + status.progress.unreadable,
-        )
+        yield KEY_OBJECTS.each({(key_id,): objects for key_id, objects in objects_left(status).items()})
+        yield ROTATION_RUNNING.of(int(status.running))
+        yield ROTATION_BLOCKED.of(int(status.progress.phase is Phase.BLOCKED))
+        yield ROTATION_DAMAGED.of(status.progress.damaged + status.progress.unreadable)
+
+
+def _status_name(code: Any) -> str:
+    """The name of a status, which ``grpc.aio`` gives as a number; ``UNKNOWN`` for what is none."""
+    return code.name if isinstance(code, grpc.StatusCode) else _STATUSES.get(code, "UNKNOWN")
 
 
 def objects_left(status: RotationStatus) -> dict[str, int]:

@@ -19,6 +19,7 @@ from deltadatabase.gateway.routes.access import Status
 from deltadatabase.gateway.routes.admin import Store, Worker
 from deltadatabase.gateway.routes.health import Health, Ready
 from deltadatabase.gateway.routes.keys import NewKey
+from deltadatabase.gateway.routes.logs import LogLevel
 from deltadatabase.gateway.routes.rotation import Order
 from deltadatabase.gateway.routes.session import Login, Me
 
@@ -218,6 +219,15 @@ OPERATIONS: Final = (
         RotationStatus, (503,), note="POST goes on with it.",
     ),
     Operation(
+        "GET", "/admin/log-level", "Operation", "How much this process logs", "admin", LogLevel,
+        answer_example={"level": "info"},
+    ),
+    Operation(
+        "PUT", "/admin/log-level", "Operation", "Log more or less, until the process ends", "admin",
+        LogLevel, (400, 408, 413), body=LogLevel, body_example={"level": "info"},
+        note="Of the process that answers; a proc worker switches to debug and back on the signal SIGUSR1.",
+    ),
+    Operation(
         "GET", "/health", "Operation", "The process answers", None, Health,
         answer_example={"status": "ok", "version": "0.1.0"},
     ),
@@ -241,7 +251,7 @@ _PARAMETERS: Final = {
 def document(version: str, *, public_schemas: bool = False) -> _Json:
     """Build the OpenAPI document. ``public_schemas`` as in the gateway's options."""
     types = [Versions, Problem, Status, Session, Login, Me, NewKey, CreatedKey, KeyInfo, Worker, Store]
-    types += [Order, RotationStatus]
+    types += [LogLevel, Order, RotationStatus]
     _, components = msgspec.json.schema_components([*types, Health, Ready], ref_template=_REF)
     for component in components.values():
         component["description"] = _for_readers(component.get("description", ""))
@@ -312,7 +322,7 @@ def _operation(operation: Operation) -> _Json:
 
 
 def _operation_id(operation: Operation) -> str:
-    words = operation.path.replace("{", "").replace("}", "").replace(".", "/").split("/")
+    words = operation.path.replace("{", "").replace("}", "").replace(".", "/").replace("-", "_").split("/")
     return "_".join([operation.method.lower(), *filter(None, words)])
 
 

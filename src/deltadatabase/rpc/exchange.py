@@ -36,7 +36,7 @@ class ExchangeService:
     So many strangers at once are heard, in all and from one source (``doorway``). A newer stream
     does not end the work of an older one. ``instance_id`` is asked at each
     handshake: it changes with every membership. ``on_refused`` is told the address of who proved
-    nothing, as gRPC names it.
+    nothing, as gRPC names it; ``on_batch`` how many replies each message takes along.
     """
 
     def __init__(
@@ -50,7 +50,9 @@ class ExchangeService:
         message_bytes_max: int = limits.GRPC_MESSAGE_BYTES_MAX_DEFAULT,
         handshake_timeout_s: float = handshake.HANDSHAKE_TIMEOUT_S,
         on_refused: Callable[[str], None] = lambda peer: None,
+        on_batch: Callable[[int], None] | None = None,
     ) -> None:
+        self._on_batch = on_batch
         self._on_refused = on_refused
         self._handler = handler
         self._secret = LinkSecret(prove, verify, random)
@@ -111,7 +113,7 @@ class ExchangeService:
             self._on_refused(context.peer())
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no valid proof of the link key")
         _log.info("a main worker opened its stream main_instance_id=%s", peer)
-        await _Exchange(self._handler, context, self._message_bytes_max, self._tasks).run()
+        await _Exchange(self._handler, context, self._message_bytes_max, self._tasks, self._on_batch).run()
 
 
 class _Exchange:
@@ -123,10 +125,11 @@ class _Exchange:
         context: ServerContext,
         message_bytes_max: int,
         tasks: set[asyncio.Task[None]],
+        on_batch: Callable[[int], None] | None,
     ) -> None:
         self._handler = handler
         self._context = context
-        self._outbox = Outbox(message_bytes_max)
+        self._outbox = Outbox(message_bytes_max, on_batch)
         self._loop = asyncio.get_running_loop()
         #: Of every stream: the event loop itself keeps no task alive.
         self._tasks = tasks
@@ -194,7 +197,7 @@ class _Exchange:
         except DeltaError as exc:
             self._answer(request_id, exc)
         except Exception as exc:  # noqa: BLE001  # a handler's mistake is an answer too
-            self._answer(request_id, link.internal(exc))
+            self._answer(request_id, link.internal(exc, request.request_id if request else ""))
 
     def _start(self, request_id: int, command: Command, size: int) -> None:
         if (
@@ -220,7 +223,7 @@ class _Exchange:
         except DeltaError as exc:
             self._answer(request_id, exc)
         except Exception as exc:  # noqa: BLE001  # a handler's mistake is an answer too
-            self._answer(request_id, link.internal(exc))
+            self._answer(request_id, link.internal(exc, command.request_id))
 
     def _answer(self, request_id: int, outcome: Result | DeltaError) -> None:
         if isinstance(outcome, DeltaError):

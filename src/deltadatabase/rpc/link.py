@@ -52,6 +52,11 @@ class Link(Protocol):
         """Number of calls that wait for their answer."""
         ...
 
+    @property
+    def queued(self) -> int:
+        """Number of those that have not been sent yet."""
+        ...
+
     async def call(self, command: Command) -> Result:
         """Have the worker execute ``command`` within its ``timeout_ms``.
 
@@ -93,10 +98,10 @@ def overloaded() -> DeltaError:
     return Overloaded("too many requests are in flight")
 
 
-def internal(exc: Exception) -> DeltaError:
+def internal(exc: Exception, request_id: str = "") -> DeltaError:
     """Return what a caller may know of a mistake of ours; log its class alone.
 
     An exception's text may quote a document.
     """
-    _log.error("a command failed unexpectedly error=%s", type(exc).__name__)
+    _log.error("a command failed unexpectedly error=%s request_id=%s", type(exc).__name__, request_id)
     return Internal("the command failed unexpectedly")

@@ -28,6 +28,10 @@ class LocalLink:
     def in_flight(self) -> int:
         return len(self._pending)
 
+    @property
+    def queued(self) -> int:
+        return 0
+
     async def call(self, command: Command) -> Result:
         if self.lost.is_set():
             raise link.link_down()
@@ -44,7 +48,7 @@ class LocalLink:
         except DeltaError:
             raise
         except Exception as exc:  # noqa: BLE001  # a handler's mistake is an answer
-            raise link.internal(exc) from None
+            raise link.internal(exc, command.request_id) from None
         return result if result is not None else await self._execute(command, size)
 
     async def _execute(self, command: Command, size: int) -> Result:
@@ -58,7 +62,7 @@ class LocalLink:
             raise
         except Exception as exc:  # noqa: BLE001  # a handler's mistake is an answer
             if not deadline.expired():
-                raise link.internal(exc) from None
+                raise link.internal(exc, command.request_id) from None
             if self.lost.is_set():
                 raise link.link_lost() from None
             raise link.timed_out(command.op, sent=True) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
@@ -17,17 +18,25 @@ assert limits.STREAM_BATCH_COUNT_MAX * 16 + limits.STREAM_IN_FLIGHT_MAX * 10 < B
 class Outbox:
     """Encoded items by id, oldest first. What is put during one write leaves with the next.
 
+    Args:
+        message_bytes_max: of one message.
+        on_batch: told the number of items of each batch.
+
     Attributes:
         item_bytes_max: the largest item that fits a message; the caller checks it.
         size_bytes: total of the items that wait.
     """
 
-    def __init__(self, message_bytes_max: int) -> None:
+    def __init__(self, message_bytes_max: int, on_batch: Callable[[int], None] | None = None) -> None:
+        self._on_batch = on_batch
         self.item_bytes_max = message_bytes_max - BATCH_OVERHEAD_BYTES
         self.size_bytes = 0
         self._batch_bytes_max = min(limits.STREAM_BATCH_BYTES_MAX, self.item_bytes_max)
         self._items: dict[int, bytes] = {}
         self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._items)
 
     def __contains__(self, item_id: int) -> bool:
         return item_id in self._items
@@ -63,7 +72,7 @@ class Outbox:
             batch = list(items.values())
             items.clear()
             self.size_bytes = 0
-            return batch
+            return self._counted(batch)
         taken: list[int] = []
         size = 0
         for item_id, data in islice(items.items(), limits.STREAM_BATCH_COUNT_MAX):
@@ -74,4 +83,9 @@ class Outbox:
             taken.append(item_id)
         batch = [items.pop(item_id) for item_id in taken]
         self.size_bytes -= sum(map(len, batch))
+        return self._counted(batch)
+
+    def _counted(self, batch: list[bytes]) -> list[bytes]:
+        if self._on_batch is not None and batch:
+            self._on_batch(len(batch))
         return batch

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final, Self
 
 import grpc
@@ -32,12 +33,18 @@ _METHOD: Final = f"/{channels.PROC_WORKER_SERVICE}/Exchange"
 class WorkerStream:
     """A ``Link`` to a worker in another process. Made by ``open``."""
 
-    def __init__(self, channel: grpc.aio.Channel, call: ClientCall, message_bytes_max: int) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        call: ClientCall,
+        message_bytes_max: int,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> None:
         self.lost = asyncio.Event()
         self._channel = channel
         self._call = call
         self._loop = asyncio.get_running_loop()
-        self._outbox = Outbox(message_bytes_max)
+        self._outbox = Outbox(message_bytes_max, on_batch)
         self._pending: dict[int, asyncio.Future[Reply]] = {}
         self._pending_bytes = 0
         self._cancelled: list[int] = []
@@ -56,8 +63,11 @@ class WorkerStream:
         expected_worker_instance_id: str,
         tls: Tls | None = None,
         message_bytes_max: int = limits.GRPC_MESSAGE_BYTES_MAX_DEFAULT,
+        on_batch: Callable[[int], None] | None = None,
     ) -> Self:
         """Connect to a worker's data address; both ends prove the link key to each other.
+
+        ``on_batch`` is told how many requests each message takes along.
 
         Raises:
             Unavailable: ``link_down``, nobody answers there in time.
@@ -74,7 +84,7 @@ class WorkerStream:
                     main_instance_id,
                     expected_worker_instance_id,
                 )
-            return cls(channel, call, message_bytes_max)
+            return cls(channel, call, message_bytes_max, on_batch)
         except BaseException as exc:
             await channel.close(None)
             if isinstance(exc, grpc.aio.AioRpcError) and exc.code() is grpc.StatusCode.UNAUTHENTICATED:
@@ -88,6 +98,10 @@ class WorkerStream:
     @property
     def in_flight(self) -> int:
         return len(self._pending)
+
+    @property
+    def queued(self) -> int:
+        return len(self._outbox)
 
     async def call(self, command: Command) -> Result:
         if self.lost.is_set():

@@ -24,6 +24,7 @@ from deltadatabase.errors import (
 from deltadatabase.model import ProbeCheck
 from deltadatabase.storage.base import Condition, Store, When
 from deltadatabase.storage.local import DirectoryObjects
+from deltadatabase.storage.metered import MeteredStore
 from deltadatabase.storage.mounts import filesystem_type
 from deltadatabase.storage.paths import PROBE
 
@@ -119,9 +120,10 @@ class _Probe:
                 await self._store.delete(path)
 
     async def _file_system(self) -> str:
-        if not isinstance(self._store, DirectoryObjects):
+        store = self._store.inner if isinstance(self._store, MeteredStore) else self._store
+        if not isinstance(store, DirectoryObjects):
             return ""
-        kind = await asyncio.to_thread(filesystem_type, self._store.root)
+        kind = await asyncio.to_thread(filesystem_type, store.root)
         return judge_file_system(kind)
 
     async def _create(self) -> str:

@@ -39,6 +39,7 @@ class Action(enum.StrEnum):
     ROTATION_STARTED = "rotation_started"
     ROTATION_PAUSED = "rotation_paused"
     KEYS_ROTATED = "keys_rotated"
+    LOG_LEVEL_CHANGED = "log_level_changed"
     INTEGRITY_FAILURE = "integrity_failure"
 
 
@@ -53,6 +54,12 @@ class Outcome(enum.StrEnum):
 
 
 _LIMITED: Final = frozenset({Outcome.REFUSED, Outcome.FAILED})
+_COUNTED_FROM_START: Final[tuple[tuple[str, ...], ...]] = (
+    ("login", "refused"),
+    ("request_refused", "refused"),
+    ("worker_refused", "refused"),
+    ("integrity_failure", "failed"),
+)
 
 
 @final
@@ -71,6 +78,8 @@ class Audit:
         self._clock = clock
         self._file = None if file is None else AuditFile(file, clock)
         self._gate = FloodGate()
+        # From the start, so that the first refusal is seen as a rise.
+        self._counts = dict.fromkeys(_COUNTED_FROM_START, 0)
         self._lock = threading.Lock()
 
     def event(
@@ -95,6 +104,9 @@ class Audit:
                 of the log; ``None`` and ``""`` are left out.
         """
         host = host_of(address)
+        with self._lock:
+            name = (str(action), str(outcome))
+            self._counts[name] = self._counts.get(name, 0) + 1
         if outcome in _LIMITED:
             with self._lock:
                 now_s = self._clock.monotonic_s()
@@ -107,6 +119,11 @@ class Audit:
             if not passes:
                 return
         self._write(action, outcome, principal=principal, request_id=request_id, address=host, fields=fields)
+
+    def counts(self) -> dict[tuple[str, ...], int]:
+        """Number of events until now by action and outcome."""
+        with self._lock:
+            return dict(self._counts)
 
     def settle(self) -> None:
         """Say what was suppressed in a minute that is over."""

@@ -30,6 +30,7 @@ GRANIAN_LOGGING: Final[dict[str, Any]] = {
 }
 """For granian's ``log_dictconfig``: without it, granian writes to stdout past our redaction."""
 
+LEVELS: Final = ("debug", "info", "warning", "error")
 _OURS: Final = "deltadatabase"
 _SECRET_FIELDS: Final = frozenset(
     {"authorization", "body", "cookie", "document", "headers", "key", "passphrase", "password"}
@@ -77,7 +78,7 @@ def configure(level: str, format: str, *, stream: TextIO | None = None, colour: 
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(target)
+    handler = _Handler(level, format, target, colour=colour)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=chain,
@@ -95,6 +96,56 @@ def configure(level: str, format: str, *, stream: TextIO | None = None, colour: 
     # Who was refused is asked afterwards, when it is too late to raise the level.
     logging.getLogger(f"{_OURS}.audit").setLevel(min(chosen, logging.INFO))
     logging.raiseExceptions = debugging  # a closed stderr is no reason to write to it
+
+
+def level_in_force() -> str:
+    """The level of the last ``configure`` or ``change_level``; "" before the first."""
+    handler = _present()
+    return handler.level_name if handler else ""
+
+
+def change_level(level: str) -> str:
+    """Log from ``level`` (of ``LEVELS``) on, all else as configured; return the level until now.
+
+    Where logging was never configured, as in a test, nothing is changed.
+    """
+    assert level in LEVELS
+    handler = _present()
+    if handler is None:
+        return ""
+    former = handler.level_name
+    configure(level, handler.format_name, stream=handler.stream, colour=handler.colour)
+    if (new := _present()) is not None:
+        new.chosen = handler.chosen
+    return former
+
+
+def toggle_debug() -> str:
+    """Switch to ``debug``, or back to the level that was configured (``info`` where that is debug)."""
+    handler = _present()
+    if handler is None:
+        return ""
+    if handler.level_name != "debug":
+        level = "debug"
+    else:
+        level = handler.chosen if handler.chosen != "debug" else "info"
+    change_level(level)
+    return level
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """The one handler; remembers how logging was set up, since the setup belongs to the process."""
+
+    def __init__(self, level: str, format: str, stream: TextIO, *, colour: bool) -> None:
+        super().__init__(stream)
+        self.level_name = level
+        self.chosen = level
+        self.format_name = format
+        self.colour = colour
+
+
+def _present() -> _Handler | None:
+    return next((one for one in logging.getLogger().handlers if isinstance(one, _Handler)), None)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

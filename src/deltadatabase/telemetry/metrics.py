@@ -1,19 +1,181 @@
-"""Metrics for Prometheus, on a listener of their own (text exposition format 0.0.4)."""
+"""Metrics for Prometheus, on a listener of their own (text exposition format 0.0.4).
+
+Each program describes what it exports as ``Family`` values; ``docs/monitoring.md`` is written from
+them. The parts that do the work count in plain integers of their own event loop, and are read where
+they stand when Prometheus asks. That happens in another thread, so whoever reads copies a dictionary
+before walking over it; a reader may see a sum that is one event older than its count.
+"""
 
 from __future__ import annotations
 
+import enum
 import errno
 import threading
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import final
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final, final
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from deltadatabase import __version__
 from deltadatabase.errors import StartupError
 from deltadatabase.settings import Address
+
+DURATION_BOUNDS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+"""Of requests: a cached read is in the first, the longest allowed one in the last."""
+SIZE_BOUNDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+"""Of batches."""
+
+Labels = tuple[str, ...]
+
+
+class Kind(enum.StrEnum):
+    """What a family's values are."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@final
+class Histogram:
+    """Counts values in a few buckets. For one thread; another one may read.
+
+    Attributes:
+        counts: values in each bucket, the last one past every bound.
+        total: sum of all values.
+    """
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Take one value in."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    @property
+    def count(self) -> int:
+        """Number of values."""
+        return sum(self.counts)
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """The counts as Prometheus wants them: each bucket with all smaller ones in it."""
+        names = [*(f"{bound:g}" for bound in self.bounds), "+Inf"]
+        return list(zip(names, map(float, accumulate(self.counts.copy())), strict=True))
+
+
+def merged(histograms: Sequence[Histogram]) -> Histogram:
+    """One histogram of all values of several, which have the same bounds."""
+    result = Histogram(histograms[0].bounds)
+    for histogram in histograms:
+        result.counts = [mine + other for mine, other in zip(result.counts, histogram.counts, strict=True)]
+        result.total += histogram.total
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric as it is exported.
+
+    Attributes:
+        name: with its unit, and ``_total`` for a counter.
+        kind: what its values are.
+        help: what it tells, for ``# HELP`` and docs/monitoring.md.
+        labels: names of its labels. Their values come from a small fixed set, never from a request.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+
+    def of(self, value: float) -> Metric:
+        """The metric with its one value."""
+        return self.each({(): value})
+
+    def each(self, values: Mapping[Labels, float]) -> Metric:
+        """The metric with a value for each combination of labels."""
+        make = CounterMetricFamily if self.kind is Kind.COUNTER else GaugeMetricFamily
+        metric = make(self.name, self.help, labels=self.labels)
+        for labels, value in values.items():
+            metric.add_metric(labels, value)
+        return metric
+
+    def histograms(self, values: Mapping[Labels, Histogram]) -> Metric:
+        """The metric with a histogram for each combination of labels."""
+        metric = HistogramMetricFamily(self.name, self.help, labels=self.labels)
+        for labels, histogram in values.items():
+            metric.add_metric(labels, histogram.buckets(), histogram.total)
+        return metric
+
+
+def counter(name: str, help: str, *labels: str) -> Family:
+    """Describe a counter."""
+    return Family(f"deltadatabase_{name}", Kind.COUNTER, help, labels)
+
+
+def gauge(name: str, help: str, *labels: str) -> Family:
+    """Describe a gauge."""
+    return Family(f"deltadatabase_{name}", Kind.GAUGE, help, labels)
+
+
+def histogram(name: str, help: str, *labels: str) -> Family:
+    """Describe a histogram."""
+    return Family(f"deltadatabase_{name}", Kind.HISTOGRAM, help, labels)
+
+
+BUILD_INFO: Final = gauge("build_info", "Always 1; the version that runs, and as what.", "version", "program")
+AUDIT_EVENTS: Final = counter(
+    "audit_events_total",
+    "Events of the audit log by what was done and how it ended, those left out of the log in a flood too.",
+    "action",
+    "outcome",
+)
+CERTIFICATE_EXPIRY: Final = gauge(
+    "tls_certificate_expiry_timestamp_seconds",
+    "When the TLS certificate in use expires, seconds since the Unix epoch; absent without TLS.",
+)
+PROCESS_FAMILIES: Final = (BUILD_INFO, AUDIT_EVENTS, CERTIFICATE_EXPIRY)
+"""What every program exports."""
+
+
+@final
+class ProgramMetrics(Collector):
+    """What every program tells of itself.
+
+    Args:
+        program: its name.
+        audit_events: counts of audit events by action and outcome, as they stand.
+        expires_ms: when the certificate in use expires, milliseconds since the Unix epoch; None without.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        audit_events: Callable[[], Mapping[Labels, int]],
+        expires_ms: Callable[[], int] | None,
+    ) -> None:
+        self._program = program
+        self._audit_events = audit_events
+        self._expires_ms = expires_ms
+
+    def collect(self) -> Iterable[Metric]:
+        """Give every sample."""
+        yield BUILD_INFO.each({(__version__, self._program): 1})
+        yield AUDIT_EVENTS.each(self._audit_events())
+        if self._expires_ms is not None:
+            yield CERTIFICATE_EXPIRY.of(self._expires_ms() / 1000)
 
 
 @final

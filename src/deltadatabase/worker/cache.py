@@ -46,14 +46,21 @@ class Cache:
         bytes_max: bound on documents plus overhead; 0 keeps nothing.
         entries_max: bound on entries; 0: by bytes only.
         ttl_s: age at which an entry is no longer used; 0: never.
+
+    Attributes:
+        bytes_used: present cost of all entries.
+        hits: how often an entry was found that answers.
+        evictions: entries that went to make room.
     """
 
     def __init__(self, *, bytes_max: int, entries_max: int = 0, ttl_s: float = 0.0) -> None:
         self._entries: OrderedDict[Name, Entry] = OrderedDict()
-        self._bytes_max = bytes_max
         self._entries_max = entries_max
         self._ttl_s = ttl_s
         self.bytes_used = 0
+        self.bytes_max = bytes_max
+        self.hits = 0
+        self.evictions = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -67,19 +74,21 @@ class Cache:
             self.evict(name)
             return None
         self._entries.move_to_end(name)
+        self.hits += 1
         return entry
 
     def put(self, name: Name, entry: Entry) -> None:
         """Keep an entry, and let the least recently used ones go for it."""
         self.evict(name)
         cost = len(entry.document) + ENTRY_OVERHEAD_BYTES
-        if cost > self._bytes_max:
+        if cost > self.bytes_max:
             return
         self._entries[name] = entry
         self.bytes_used += cost
-        while self.bytes_used > self._bytes_max or 0 < self._entries_max < len(self._entries):
+        while self.bytes_used > self.bytes_max or 0 < self._entries_max < len(self._entries):
             _, gone = self._entries.popitem(last=False)
             self.bytes_used -= len(gone.document) + ENTRY_OVERHEAD_BYTES
+            self.evictions += 1
 
     def evict(self, name: Name) -> None:
         """Forget an entity; the next request reads the store."""

@@ -35,6 +35,7 @@ from deltadatabase.model import Command, Header, Op, Result
 from deltadatabase.storage.base import Store, When
 from deltadatabase.storage.paths import entity_path
 from deltadatabase.worker.cache import Cache, Entry, Name
+from deltadatabase.worker.counts import Counts
 from deltadatabase.worker.engine import applied_version, check_owner, etag_of, live_etag, plan
 from deltadatabase.worker.locks import EntityLocks
 from deltadatabase.worker.ports import Lease, Schemas, Sealer, Sidecar
@@ -85,6 +86,7 @@ class Committer:
             Tombstones(self._remove_tombstone, clock=clock, age_s=tombstone_age_s) if store.removes else None
         )
         self._seen_terms: dict[int, int] = {}
+        self.counts = Counts()
         self._writes = WriteQueue(self._locks, self._commit, waiting_max=ENTITY_WAITERS_MAX)
 
     def fast(self, command: Command) -> Result | None:
@@ -132,6 +134,11 @@ class Committer:
         await self._writes.settle(timeout_s)
         if self._tombstones is not None:
             await self._tombstones.close()
+
+    @property
+    def writes_waiting(self) -> int:
+        """Writes that wait for their turn behind others of their entity."""
+        return self._writes.waiting
 
     def _check_term(self, command: Command) -> None:
         seen = self._seen_terms.get(command.shard, 0)
@@ -217,6 +224,7 @@ class Committer:
             NotOwner: a newer term was met; nothing is cached then.
         """
         self._cache.evict(name)
+        self.counts.cache_misses += not sure
         path = entity_path(*name)
         try:
             stored = await self._store.get(path)
@@ -226,6 +234,7 @@ class Committer:
             entry = Entry(term, None, b"", "", "", self._clock.monotonic_s())
         else:
             header, document = self._sealer().open(stored.data, *name)
+            self.counts.opens += 1
             check_owner(header, term)
             entry = Entry(term, header, document, stored.etag, live_etag(header), self._clock.monotonic_s())
             self._note_tombstone(name, entry)
@@ -285,6 +294,7 @@ class Committer:
             sealer = self._sealer()
             header = msgspec.structs.replace(made.header, key_id=sealer.key_id)
             sealed = sealer.seal(header, made.document)
+            self.counts.seals += 1
             attempt.seal_us += self._us_since(sealing)
             putting = self._clock.monotonic_s()
             fresh = await self._put(name, attempt, entry.store_etag, sealed, header, made.document)
@@ -292,6 +302,8 @@ class Committer:
             if applied_version(fresh.header, header.write_id):
                 if self._sidecar is not None:
                     self._sidecar.note(*name, sealed)
+                self.counts.puts += 1
+                self.counts.writes += len(attempt.writes)
                 attempt.succeed()
                 return
             entry = fresh
@@ -332,6 +344,7 @@ class Committer:
                 # Not there yet. The same bytes under the same condition can land only once,
                 # whichever of the puts the store takes first.
                 await self._pause(attempt)
+                self.counts.put_retries += 1
                 continue
             entry = Entry(
                 attempt.term, header, document, new_etag, live_etag(header), self._clock.monotonic_s()
@@ -362,6 +375,7 @@ class Committer:
                 if isinstance(exc, NotOwner) or exc.code == "key_unavailable":
                     raise
                 await self._pause(attempt)
+                self.counts.get_retries += 1
 
     async def _pause(self, attempt: Attempt) -> None:
         if self._clock.monotonic_s() + RETRY_DELAY_S > attempt.deadline_s:

@@ -95,6 +95,7 @@ class Node:
         self._committer = Committer(
             store, sealer, self.schemas, self.cache, clock=clock, lease=lease, sidecar=self._sidecar
         )
+        self.counts = self._committer.counts
         #: Answer a cached read without a wait; see ``Committer.fast``.
         self.fast = self._committer.fast
 
@@ -108,6 +109,7 @@ class Node:
                 try:
                     return await self._committer.execute(command)
                 except Corrupt:
+                    self.counts.integrity_failures += 1
                     self._alarm.raised(command)
                     raise
                 except Unavailable as exc:
@@ -147,6 +149,11 @@ class Node:
             case Op.RETIRE_KEY:
                 return Result(found=await retire_key(self._store, command.key))
         raise Invalid("command is not known to this worker", code="unknown_op")
+
+    @property
+    def writes_waiting(self) -> int:
+        """Writes that wait for their turn behind others of their entity."""
+        return self._committer.writes_waiting
 
     async def settle(self, timeout_s: float) -> None:
         """Let running writes and pending meta files end, each at most ``timeout_s`` seconds.

@@ -35,6 +35,7 @@ from deltadatabase.worker.membership import (
     MembershipLease,
     Polled,
 )
+from deltadatabase.worker.metrics import WorkerMetrics
 from deltadatabase.worker.node import Node, NodeOptions
 from deltadatabase.worker.opening import examine, refresh
 from deltadatabase.worker.presence import Presence, PresentLease
@@ -88,6 +89,7 @@ class WorkerServer:
         open_store: opens the store, waiting for it as long as configured. Raises StartupError.
         clock, random: time and randomness.
         audit: hears of damaged entities; None: they are in the log only.
+        metrics: counts what is done; None: nobody asks.
     """
 
     def __init__(
@@ -98,7 +100,9 @@ class WorkerServer:
         clock: Clock,
         random: Random,
         audit: Audit | None = None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
+        self._metrics = metrics
         self._audit = audit
         self._options = options
         self._open_store = open_store
@@ -106,6 +110,8 @@ class WorkerServer:
         self._random = random
         self._identity = Identity()
         self._lease = MembershipLease(clock)
+        if metrics is not None:
+            metrics.membership = lambda: (self._lease.holds(), self._lease.membership)
         self._store: Store | None = None
         self._node: Node | None = None
         self._sealer: Sealer | None = None
@@ -130,13 +136,14 @@ class WorkerServer:
         )
         port = channels.listen(server, options.grpc_addr, tls=options.tls)
         exchange = ExchangeService(
-            self,
+            self if self._metrics is None else self._metrics.metered(self),
             prove=self._identity.prove,
             verify=self._identity.verify,
             random=self._random,
             instance_id=lambda: self._identity.instance_id,
             message_bytes_max=options.message_bytes_max,
             on_refused=self._refused,
+            on_batch=None if self._metrics is None else self._metrics.replies.observe,
         )
         exchange.register(server)
         # Readiness probes ask for the service: between two memberships no command comes here.
@@ -270,6 +277,8 @@ class WorkerServer:
                 audit=self._audit,
                 key_missing=lambda: self._key_missing(),
             )
+            if self._metrics is not None:
+                self._metrics.watch(self._node)
             self._store_open.set()
         else:
             assert self._store is not None

@@ -82,6 +82,11 @@ class WriteQueue:
         waiting.append(write)
         return await write.answer
 
+    @property
+    def waiting(self) -> int:
+        """Writes that wait for their turn; also from another thread."""
+        return sum(map(len, self._waiting.copy().values()))
+
     async def settle(self, timeout_s: float) -> None:
         """Wait until no write is under way any more, at most ``timeout_s`` seconds."""
         if self._tasks:

@@ -1,14 +1,15 @@
-"""What ``serve -workers`` hands on to the workers that it starts."""
-
 from __future__ import annotations
 
-from deltadatabase.cli.children import worker_arguments
-from deltadatabase.settings import load_serve, load_worker
+from deltadatabase.cli.children import NOT_FOR_CHILDREN, inherited
 
 
-def test_all_write_to_one_audit_log():
-    settings = load_serve(["-workers=2", "-audit-log=logs/audit.jsonl"], {})
-    handed_on = load_worker(worker_arguments(settings, "proc-1", 50051), {})
-    assert handed_on.audit_log == settings.audit_log
-    without = load_serve(["-workers=2"], {})
-    assert load_worker(worker_arguments(without, "proc-1", 50051), {}).audit_log is None
+def test_workers_inherit_neither_keys_nor_the_address_of_the_metrics() -> None:
+    # Otherwise they would all listen where their parent does, and refuse to start.
+    environ = {
+        "DELTADB_METRICS_ADDR": "127.0.0.1:9090",
+        "ADMIN_KEY_FILE": "x",
+        "MASTER_KEY": "y",
+        "HOME": "/h",
+    }
+    assert inherited(environ) == {"HOME": "/h"}
+    assert "DELTADB_METRICS_ADDR" in NOT_FOR_CHILDREN

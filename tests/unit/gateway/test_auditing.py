@@ -235,6 +235,13 @@ async def test_a_rotation(client: Client, events: Events) -> None:
         assert events() == [COMMON | ADMIN | {"action": action, "outcome": "ok"}]
 
 
+async def test_a_log_level(client: Client, events: Events) -> None:
+    assert (await client("PUT", "/admin/log-level", b'{"level": "info"}', headers=MINE)).status == 200
+    (event,) = events()
+    event.pop("former", None)
+    assert event == COMMON | ADMIN | {"action": "log_level_changed", "outcome": "ok", "log_level": "info"}
+
+
 async def test_a_change_that_failed_is_no_event(client: Client, events: Events) -> None:
     await client("PUT", "/schema/chat", b"{")
     await client("DELETE", "/schema/absent")

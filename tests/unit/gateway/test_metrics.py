@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import pytest
 from msgspec.structs import replace
+from support.clocks import FakeClock
+from support.families import check_families
 
-from deltadatabase.gateway.metrics import RotationMetrics, objects_left
+from deltadatabase.gateway.asgi import Message, Receive, Scope, Send
+from deltadatabase.gateway.metrics import FAMILIES, RequestMeter, RotationMetrics, objects_left
 from deltadatabase.gateway.rotation import Count, Phase, Progress
 from unit.gateway.rest_fakes import FakeRotation
 
@@ -37,5 +40,64 @@ def test_the_samples_are_those_of_the_status() -> None:
     samples = [sample for metric in RotationMetrics(FakeRotation()).collect() for sample in metric.samples]
     assert {sample.name for sample in samples} == {
         "deltadatabase_rotation_running",
+        "deltadatabase_rotation_blocked",
         "deltadatabase_rotation_objects_damaged",
     }
+
+
+def test_names_and_helps_keep_the_conventions() -> None:
+    check_families(FAMILIES)
+
+
+async def _call(
+    meter: RequestMeter, clock: FakeClock, method: str, path: str, status: int, **found: str
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert meter.in_flight == 1
+        clock.advance(0.25)
+        scope.update(found)
+        if not status:
+            raise ConnectionError
+        await send({"type": "http.response.start", "status": status})
+        await send({"type": "http.response.body"})
+
+    async def nothing(message: Message | None = None) -> Message:
+        return {}
+
+    async def send(message: Message) -> None:
+        pass
+
+    scope = {"type": "http", "method": method, "path": path}
+    if status:
+        await meter.around(app)(scope, nothing, send)
+    else:
+        with pytest.raises(ConnectionError):
+            await meter.around(app)(scope, nothing, send)
+
+
+async def test_requests_are_counted_under_templates_and_known_methods_only() -> None:
+    clock = FakeClock()
+    meter = RequestMeter(clock)
+    await _call(meter, clock, "GET", "/entity/chat.very-secret", 404)
+    await _call(meter, clock, "BREW", "/entity/x", 405)
+    await _call(meter, clock, "PUT", "/schema/x", 200, path_template="/schema/{schema_id}")
+    await _call(meter, clock, "GET", "/no/such", 404)
+    await _call(meter, clock, "PUT", "/entity/x", 0)
+    samples = [sample for metric in meter.collect() for sample in metric.samples]
+    counted = {
+        (labels["route"], labels["method"], labels["code"]): value
+        for name, labels, value, *_ in samples
+        if name == "deltadatabase_http_requests_total" and value
+    }
+    assert counted == {
+        ("/entity/{schema_id}", "GET", "404"): 1,
+        ("/entity/{schema_id}", "other", "405"): 1,
+        ("/schema/{schema_id}", "PUT", "200"): 1,
+        ("unmatched", "GET", "404"): 1,
+        ("/entity/{schema_id}", "PUT", "aborted"): 1,
+    }
+    assert meter.in_flight == 0
+    sums = [
+        value for name, labels, value, *_ in samples if name.endswith("_sum") and labels["method"] == "PUT"
+    ]
+    assert sums == [0.25, 0.25]

@@ -7,7 +7,7 @@ from deltadatabase.auth.accounts import Accounts
 from deltadatabase.gateway.auditing import RequestAudit
 from deltadatabase.gateway.entity import METHODS, PREFIX
 from deltadatabase.gateway.openapi import OPERATIONS, document
-from deltadatabase.gateway.routes import admin, documentation, health, keys, rotation, schemas, session
+from deltadatabase.gateway.routes import admin, documentation, health, keys, logs, rotation, schemas, session
 from unit.gateway.rest_fakes import Client, FakeDatabase
 
 UNDESCRIBED = {("GET", "/"), ("GET", "/docs")}
@@ -21,6 +21,7 @@ def routed(database: FakeDatabase, accounts: Accounts) -> set[tuple[str, str]]:
         *keys.handlers(accounts, events),
         *schemas.handlers(database, accounts, events, body_bytes_max=1, public=False),
         *admin.handlers(database, accounts),
+        *logs.handlers(accounts, events),
         *rotation.handlers(database.rotation, accounts, events),
         *documentation.handlers("1", public_schemas=False),
     ]

@@ -10,7 +10,15 @@ import structlog
 
 from deltadatabase.errors import Unavailable
 from deltadatabase.settings import Secret
-from deltadatabase.telemetry.logging import GRANIAN_LOGGING, configure, get_logger, redact
+from deltadatabase.telemetry.logging import (
+    GRANIAN_LOGGING,
+    change_level,
+    configure,
+    get_logger,
+    level_in_force,
+    redact,
+    toggle_debug,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -205,3 +213,32 @@ def test_a_later_configuration_replaces_an_earlier_one(stream):
     configure("info", "json", stream=stream)
     log.info("second")
     assert [line["event"] for line in lines(stream)] == ["second"]
+
+
+def test_the_level_changes_while_everything_else_stays(stream):
+    configure("info", "json", stream=stream, colour=False)
+    log = get_logger("deltadatabase.worker.commit")
+    log.debug("unseen")
+    assert change_level("debug") == "info"
+    log.debug("seen")
+    assert change_level("error") == "debug"
+    log.warning("unseen again")
+    assert [line["event"] for line in lines(stream)] == ["seen"]
+    assert level_in_force() == "error"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "steps"), [("warning", ["debug", "warning"]), ("debug", ["info", "debug"])]
+)
+def test_a_toggle_goes_to_debug_and_back_to_what_was_chosen(chosen, steps, stream):
+    configure(chosen, "text", stream=stream)
+    assert [toggle_debug() for _ in range(4)] == steps * 2
+    change_level("error")
+    toggle_debug()
+    toggle_debug()
+    assert level_in_force() == (chosen if chosen != "debug" else "info")
+
+
+def test_a_level_cannot_be_changed_before_there_is_one():
+    logging.getLogger().handlers[:] = []
+    assert (change_level("debug"), toggle_debug(), level_in_force()) == ("", "", "")
