@@ -206,8 +206,6 @@ class Accounts:
             Unauthenticated: ``by`` has ended.
         """
         name = checked_name(name, "name")
-        if name.lower() == ADMIN:
-            raise Invalid("the name admin is the admin key's own: choose another")
         granted = checked_permissions(permissions)
         limited = None if schemas is None else checked_schemas(schemas, granted)
         rate = None if rate_per_s is None else checked_rate(rate_per_s)

@@ -725,9 +725,3 @@ def test_a_file_of_version_1_keeps_its_keys_and_sessions(path: Path, start: Open
     accounts = start(admin_key="the-admin-key-of-this-test")
     assert shown(accounts.list_keys())[2]["rate_per_s"] == 3
     assert accounts.authenticate(bearer(limited.secret)).client_id == "new"
-
-
-@pytest.mark.parametrize("name", ["admin", " Admin "])
-def test_no_key_is_named_as_the_admin_key(accounts: Accounts, name: str) -> None:
-    with pytest.raises(Invalid):
-        accounts.create_key(name, ["read"])
