@@ -66,6 +66,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             stored, and ``write_id`` names the reservation.
         timeout_ms: time left for the answer.
         request_id: for logs.
+        traceparent: W3C Trace Context of who sends it; "" without tracing.
     """
 
     op: Op
@@ -83,6 +84,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     number: int = 0
     timeout_ms: int = 10_000
     request_id: str = ""
+    traceparent: str = ""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -13,8 +13,10 @@ from deltadatabase.storage.base import Store
 from deltadatabase.storage.metered import MeteredStore, StoreMeter
 from deltadatabase.storage.objects import S3Settings
 from deltadatabase.storage.opening import open_store, wait_for_store
+from deltadatabase.storage.traced import TracedStore
+from deltadatabase.telemetry.tracing import Tracing
 
-BACKENDS = ("memory", "fake", "directory", "metered", "s3")
+BACKENDS = ("memory", "fake", "directory", "metered", "traced", "s3")
 DURABLE = ("directory", "s3")
 
 
@@ -29,7 +31,7 @@ async def open_backend(
     if name == "fake":
         return FakeStore(object_bytes_max)
     target: Path | S3Settings | None = None
-    if name in ("directory", "metered"):
+    if name in ("directory", "metered", "traced"):
         target = directory / "data"
     if name == "s3":
         assert server is not None
@@ -38,4 +40,6 @@ async def open_backend(
         target, clock=SystemClock(), random=system_random, object_bytes_max=object_bytes_max
     )
     await wait_for_store(store, timeout_s=30, clock=SystemClock(), on_wait=lambda reason: None)
+    if name == "traced":
+        return TracedStore(store, Tracing("http://127.0.0.1:9", program="tests", instance="1", version="1"))
     return MeteredStore(store, StoreMeter(), SystemClock()) if name == "metered" else store

@@ -114,6 +114,7 @@ def worker_arguments(settings: ServeSettings, worker_id: str, grpc_port: int) ->
         f"-grpc-max-recv-msg-size={settings.grpc_max_recv_msg_size}",
         f"-log-level={settings.log_level}",
         f"-log-format={settings.log_format}",
+        f"-otlp-endpoint={settings.otlp_endpoint}",
     ]
     if settings.s3.enabled:
         arguments += [

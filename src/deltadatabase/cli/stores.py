@@ -15,7 +15,9 @@ from deltadatabase.storage.metered import MeteredStore, StoreMeter
 from deltadatabase.storage.objects import S3Settings
 from deltadatabase.storage.opening import open_store, wait_for_store
 from deltadatabase.storage.paths import CLUSTER
+from deltadatabase.storage.traced import TracedStore
 from deltadatabase.telemetry.logging import get_logger
+from deltadatabase.telemetry.tracing import Tracing
 
 RETRY_S: Final = 0.5
 # Waiting does not change these.
@@ -43,7 +45,12 @@ class WorkerStorePlace(StorePlace, Protocol):
 
 
 async def open_configured_store(
-    settings: WorkerStorePlace, *, wait_s: float, memory: bool = False, meter: StoreMeter | None = None
+    settings: WorkerStorePlace,
+    *,
+    wait_s: float,
+    memory: bool = False,
+    meter: StoreMeter | None = None,
+    traces: Tracing | None = None,
 ) -> Store:
     """Open the configured store, make it where it is missing, and wait until it answers.
 
@@ -52,6 +59,7 @@ async def open_configured_store(
         wait_s: how long to wait for its first answer, in seconds.
         memory: in this process's memory instead.
         meter: counts its requests from then on; None: nobody does.
+        traces: shows them as spans; None: no traces.
 
     Raises:
         StartupError: it cannot be used, or does not answer in time.
@@ -75,6 +83,8 @@ async def open_configured_store(
     except BaseException:
         await store.close()
         raise
+    if traces is not None:
+        store = TracedStore(store, traces)
     return store if meter is None else MeteredStore(store, meter, clock)
 
 

@@ -31,12 +31,13 @@ from deltadatabase.gateway.app import GatewayOptions, create_app
 from deltadatabase.gateway.control import ControlPlane
 from deltadatabase.gateway.forwarding import Router
 from deltadatabase.gateway.keys import Keys
-from deltadatabase.gateway.members import Cluster
+from deltadatabase.gateway.members import Cluster, MemberLink
 from deltadatabase.gateway.metrics import GatewayMetrics, RotationMetrics
 from deltadatabase.gateway.process import ROUTE, ClientCalls, authorization_of
 from deltadatabase.gateway.rotation import Phase, Progress, Rotation
 from deltadatabase.gateway.server import RestServer
 from deltadatabase.gateway.state import ClusterState
+from deltadatabase.gateway.traced import traced
 from deltadatabase.limits import (
     CLIENT_MESSAGE_OVERHEAD_BYTES,
     CLIENT_STREAMS_MAX,
@@ -51,8 +52,10 @@ from deltadatabase.model import MemberInfo, MemberState, StoreReport
 from deltadatabase.rpc import channels
 from deltadatabase.rpc.doorkeeper import Doorkeeper
 from deltadatabase.rpc.doorway import Doorway, Places, places_for
+from deltadatabase.rpc.link import Handler
 from deltadatabase.rpc.local import LocalLink
 from deltadatabase.rpc.stream import WorkerStream
+from deltadatabase.rpc.traced import TracedHandler, TracedLink
 from deltadatabase.settings import (
     Address,
     MainSettings,
@@ -63,6 +66,7 @@ from deltadatabase.storage.base import Store
 from deltadatabase.telemetry.audit import Action, Audit, Outcome
 from deltadatabase.telemetry.logging import get_logger
 from deltadatabase.telemetry.metrics import ProgramMetrics, metrics
+from deltadatabase.telemetry.tracing import Tracing, tracing
 from deltadatabase.worker.metrics import WorkerMetrics
 from deltadatabase.worker.node import Node
 from deltadatabase.worker.opening import examine, refresh
@@ -187,6 +191,7 @@ class MainWorker:
         made: secrets.Made,
         audit: Audit,
         certificates: Certificates | None,
+        traces: Tracing | None,
     ) -> None:
         self.settings = settings
         self.audit = audit
@@ -211,6 +216,7 @@ class MainWorker:
         embedded = isinstance(settings, ServeSettings) and not settings.workers
         self.metrics = GatewayMetrics(self.router, self.cluster, clock=clock) if wanted else None
         self.worker_metrics = WorkerMetrics(clock) if wanted and embedded else None
+        self.traces = traces
 
     def collectors(self) -> list[Collector]:
         """What ``-metrics-addr`` serves."""
@@ -223,6 +229,13 @@ class MainWorker:
             RotationMetrics(self.rotation),
         ]
         return found + [one for one in (self.metrics, self.worker_metrics) if one is not None]
+
+    def embedded_link(self, node: Node) -> MemberLink:
+        """The way to the worker in this process."""
+        handler: Handler = node if self.worker_metrics is None else self.worker_metrics.metered(node)
+        if self.traces is None:
+            return LocalLink(handler)
+        return TracedLink(LocalLink(TracedHandler(handler, self.traces)), self.traces)
 
     def _rotation_step(self, step: str, progress: Progress) -> None:
         self.audit.event(
@@ -313,8 +326,12 @@ class MainWorker:
             random=system_random,
             audit=self.audit,
         )
+        if self.metrics is not None:
+            app = self.metrics.requests.around(app)
+        if self.traces is not None:
+            app = traced(app, self.traces)
         server = RestServer(
-            self.metrics.requests.around(app) if self.metrics else app,
+            app,
             settings.rest_addr.host,
             settings.rest_addr.port,
             tls=self.certificates.current() if self.certificates else None,
@@ -329,8 +346,8 @@ class MainWorker:
 
     async def _dial(
         self, address: str, link_key: bytes, instance_id: str, message_bytes_max: int
-    ) -> WorkerStream:
-        return await WorkerStream.open(
+    ) -> MemberLink:
+        link = await WorkerStream.open(
             address,
             prove=lambda role, main, worker: joining.link_proof(link_key, _role(role), main, worker),
             verify=lambda role, main, worker, proof: joining.verify_link(
@@ -344,6 +361,7 @@ class MainWorker:
             message_bytes_max=min(message_bytes_max, self.settings.grpc_max_recv_msg_size),
             on_batch=self.metrics.batches.observe if self.metrics else None,
         )
+        return link if self.traces is None else TracedLink(link, self.traces)
 
 
 @asynccontextmanager
@@ -358,6 +376,18 @@ async def _main_worker(settings: RouterFlags) -> AsyncIterator[MainWorker]:
 
 @asynccontextmanager
 async def _stateful(settings: RouterFlags, certificates: Certificates | None) -> AsyncIterator[MainWorker]:
+    program = "serve" if isinstance(settings, ServeSettings) else "main-worker"
+    with tracing(
+        settings.otlp_endpoint, program=program, instance=system_random(8).hex(), version=__version__
+    ) as traces:
+        async with _parts(settings, certificates, traces) as main:
+            yield main
+
+
+@asynccontextmanager
+async def _parts(
+    settings: RouterFlags, certificates: Certificates | None, traces: Tracing | None
+) -> AsyncIterator[MainWorker]:
     state = ClusterState(settings.state_path)
     try:
         master_keys, admin_key, made = secrets.main_secrets(settings)
@@ -379,6 +409,7 @@ async def _stateful(settings: RouterFlags, certificates: Certificates | None) ->
                 made=made,
                 audit=audit,
                 certificates=certificates,
+                traces=traces,
             )
             watching = asyncio.create_task(main.cluster.watch())
             noting = asyncio.create_task(_keep_last_used(accounts))
@@ -428,6 +459,7 @@ async def _embedded(settings: ServeSettings, main: MainWorker, lost: asyncio.Eve
         wait_s=settings.store_wait,
         memory=settings.memory,
         meter=counted.store if counted else None,
+        traces=main.traces,
     )
     tasks: list[asyncio.Task[None]] = []
     try:
@@ -457,7 +489,7 @@ async def _embedded(settings: ServeSettings, main: MainWorker, lost: asyncio.Eve
                 address="",
             ),
             report,
-            LocalLink(node if counted is None else counted.metered(node)),
+            main.embedded_link(node),
             keyring=keyring.fingerprint,
             watched=False,
         )

@@ -13,6 +13,7 @@ from deltadatabase.rpc.channels import Tls
 from deltadatabase.settings import WorkerSettings
 from deltadatabase.telemetry.audit import Audit
 from deltadatabase.telemetry.metrics import ProgramMetrics, metrics
+from deltadatabase.telemetry.tracing import Tracing, tracing
 from deltadatabase.worker.metrics import WorkerMetrics
 from deltadatabase.worker.server import WorkerOptions, WorkerServer
 
@@ -31,14 +32,26 @@ async def _worker(settings: WorkerSettings, stop: asyncio.Event) -> None:
             told = ProgramMetrics(
                 "proc-worker", audit.counts, (lambda: own.current().not_after_ms) if own else None
             )
-            with metrics(settings.metrics_addr, told, *([counted] if counted else [])):
-                await _server(settings, own.tls if own else None, audit, counted).run(stop)
+            with (
+                metrics(settings.metrics_addr, told, *([counted] if counted else [])),
+                tracing(
+                    settings.otlp_endpoint,
+                    program="proc-worker",
+                    instance=settings.worker_id,
+                    version=__version__,
+                ) as traces,
+            ):
+                await _server(settings, own.tls if own else None, audit, counted, traces).run(stop)
     finally:
         audit.close()
 
 
 def _server(
-    settings: WorkerSettings, tls: Tls | None, audit: Audit, counted: WorkerMetrics | None
+    settings: WorkerSettings,
+    tls: Tls | None,
+    audit: Audit,
+    counted: WorkerMetrics | None,
+    traces: Tracing | None,
 ) -> WorkerServer:
     return WorkerServer(
         WorkerOptions(
@@ -56,10 +69,14 @@ def _server(
             message_bytes_max=settings.grpc_max_recv_msg_size,
         ),
         lambda: open_configured_store(
-            settings, wait_s=settings.store_wait, meter=counted.store if counted else None
+            settings,
+            wait_s=settings.store_wait,
+            meter=counted.store if counted else None,
+            traces=traces,
         ),
         clock=clock,
         random=system_random,
         audit=audit,
         metrics=counted,
+        traces=traces,
     )

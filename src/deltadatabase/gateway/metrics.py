@@ -112,8 +112,8 @@ FAMILIES: Final = (
 """What a program with a router in it exports."""
 
 ENTITY_ROUTE: Final = entity.PREFIX + "{schema_id}"
-_UNMATCHED: Final = "unmatched"
-_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})
+UNMATCHED: Final = "unmatched"
+METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})
 _ABORTED: Final = "aborted"
 _FIRST_CODES: Final = {
     "GET": (200, 404, 500, 503),
@@ -169,9 +169,9 @@ class RequestMeter:
                 elapsed_s = self._clock.monotonic_s() - started_s
                 # The framework notes which of its templates a path fits.
                 route = (
-                    ENTITY_ROUTE if path.startswith(entity.PREFIX) else scope.get("path_template", _UNMATCHED)
+                    ENTITY_ROUTE if path.startswith(entity.PREFIX) else scope.get("path_template", UNMATCHED)
                 )
-                name = (route, method if method in _METHODS else "other", status)
+                name = (route, method if method in METHODS else "other", status)
                 cell = self._cells.get(name)
                 if cell is None:
                     cell = self._cells[name] = Histogram(DURATION_BOUNDS_S)

@@ -51,6 +51,8 @@ def encode_request(request_id: int, command: Command) -> proc_worker_pb2.Request
             message.validated = True
         if command.number:
             message.number = command.number
+        if command.traceparent:
+            message.traceparent = command.traceparent
     except ValueError:
         raise Invalid("the request holds text or numbers that cannot be sent") from None
     return message
@@ -84,6 +86,7 @@ def decode_request(message: proc_worker_pb2.Request) -> Command:
         number=message.number,
         timeout_ms=message.timeout_ms,
         request_id=message.request_id,
+        traceparent=message.traceparent,
     )
 
 

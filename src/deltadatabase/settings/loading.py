@@ -170,6 +170,8 @@ def check_worker(settings: WorkerSettings) -> None:
 
 def _check_process(settings: ProcessFlags) -> None:
     _check_tls(settings.tls)
+    if settings.otlp_endpoint and not _is_collector(settings.otlp_endpoint):
+        raise _bad("-otlp-endpoint: not a URL such as http://collector:4318")
     _check_join_token(settings.join_token)
     _check_s3_keys(settings.s3)
 
@@ -281,6 +283,15 @@ def _endpoint_url(flags: S3Flags) -> str:
     if not _is_plain_url(endpoint):
         raise _bad("-s3-endpoint: not a URL such as http://rustfs:9000, or host:port")
     return endpoint
+
+
+def _is_collector(text: str) -> bool:
+    """Whether it is an HTTP URL without credentials; collectors may be below a path."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and "@" not in parts.netloc
 
 
 def _is_plain_url(text: str) -> bool:

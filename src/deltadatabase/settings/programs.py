@@ -121,6 +121,13 @@ class ProcessFlags(LogFlags):
         "",
         "listener of GET /metrics for Prometheus, without credentials; empty = none",
     )
+    otlp_endpoint: str = flag(
+        "otlp-endpoint",
+        TEXT,
+        "",
+        "URL of an OpenTelemetry collector for traces (OTLP over HTTP); empty = none",
+        env="OTEL_EXPORTER_OTLP_ENDPOINT",
+    )
     drain_timeout: float = flag(
         "drain-timeout",
         DURATION,

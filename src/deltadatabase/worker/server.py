@@ -24,9 +24,12 @@ from deltadatabase.rpc.channels import Health, Tls
 from deltadatabase.rpc.doorkeeper import Doorkeeper
 from deltadatabase.rpc.doorway import Places
 from deltadatabase.rpc.exchange import ExchangeService
+from deltadatabase.rpc.link import Handler
+from deltadatabase.rpc.traced import TracedHandler
 from deltadatabase.storage.base import Store
 from deltadatabase.telemetry.audit import Action, Audit, Outcome
 from deltadatabase.telemetry.logging import get_logger
+from deltadatabase.telemetry.tracing import Tracing
 from deltadatabase.worker.asking import Applicant
 from deltadatabase.worker.membership import (
     Checked,
@@ -90,6 +93,7 @@ class WorkerServer:
         clock, random: time and randomness.
         audit: hears of damaged entities; None: they are in the log only.
         metrics: counts what is done; None: nobody asks.
+        traces: shows each command as a span; None: no traces.
     """
 
     def __init__(
@@ -101,8 +105,10 @@ class WorkerServer:
         random: Random,
         audit: Audit | None = None,
         metrics: WorkerMetrics | None = None,
+        traces: Tracing | None = None,
     ) -> None:
         self._metrics = metrics
+        self._traces = traces
         self._audit = audit
         self._options = options
         self._open_store = open_store
@@ -136,7 +142,7 @@ class WorkerServer:
         )
         port = channels.listen(server, options.grpc_addr, tls=options.tls)
         exchange = ExchangeService(
-            self if self._metrics is None else self._metrics.metered(self),
+            self._handler(),
             prove=self._identity.prove,
             verify=self._identity.verify,
             random=self._random,
@@ -206,6 +212,11 @@ class WorkerServer:
                 route="ProcWorker.Exchange",
                 code="unauthenticated",
             )
+
+    def _handler(self) -> Handler:
+        """This worker, as commands reach it."""
+        handler: Handler = self if self._metrics is None else self._metrics.metered(self)
+        return handler if self._traces is None else TracedHandler(handler, self._traces)
 
     # -- Handler -----------------------------------------------------------------------
 

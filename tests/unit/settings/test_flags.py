@@ -212,6 +212,7 @@ def test_named_environment_variables():
         "s3-bucket": "S3_BUCKET",
         "s3-access-key": "S3_ACCESS_KEY",
         "s3-secret-key": "S3_SECRET_KEY",
+        "otlp-endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT",
     }
     assert variables["rest-max-body-size"] == "DELTADB_REST_MAX_BODY_SIZE"
 

@@ -39,7 +39,7 @@ class RequestBatch(_message.Message):
     def __init__(self, requests: _Optional[_Iterable[_Union[Request, _Mapping]]] = ..., cancelled: _Optional[_Iterable[int]] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "op", "schema_id", "key", "shard", "term", "write_id", "document", "if_match", "if_none_match", "revision", "schema_hash", "validated", "number", "timeout_ms", "request_id")
+    __slots__ = ("id", "op", "schema_id", "key", "shard", "term", "write_id", "document", "if_match", "if_none_match", "revision", "schema_hash", "validated", "number", "timeout_ms", "request_id", "traceparent")
     ID_FIELD_NUMBER: _ClassVar[int]
     OP_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_ID_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,7 @@ class Request(_message.Message):
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     id: int
     op: _types_pb2.Op
     schema_id: str
@@ -72,7 +73,8 @@ class Request(_message.Message):
     number: int
     timeout_ms: int
     request_id: str
-    def __init__(self, id: _Optional[int] = ..., op: _Optional[_Union[_types_pb2.Op, str]] = ..., schema_id: _Optional[str] = ..., key: _Optional[str] = ..., shard: _Optional[int] = ..., term: _Optional[int] = ..., write_id: _Optional[bytes] = ..., document: _Optional[bytes] = ..., if_match: _Optional[_Union[_types_pb2.ETags, _Mapping]] = ..., if_none_match: _Optional[_Union[_types_pb2.ETags, _Mapping]] = ..., revision: _Optional[int] = ..., schema_hash: _Optional[str] = ..., validated: _Optional[bool] = ..., number: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, id: _Optional[int] = ..., op: _Optional[_Union[_types_pb2.Op, str]] = ..., schema_id: _Optional[str] = ..., key: _Optional[str] = ..., shard: _Optional[int] = ..., term: _Optional[int] = ..., write_id: _Optional[bytes] = ..., document: _Optional[bytes] = ..., if_match: _Optional[_Union[_types_pb2.ETags, _Mapping]] = ..., if_none_match: _Optional[_Union[_types_pb2.ETags, _Mapping]] = ..., revision: _Optional[int] = ..., schema_hash: _Optional[str] = ..., validated: _Optional[bool] = ..., number: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., request_id: _Optional[str] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class ReplyBatch(_message.Message):
     __slots__ = ("replies", "welcome")
