@@ -39,9 +39,10 @@ HTTP_REQUESTS: Final = counter(
 )
 HTTP_DURATION: Final = histogram(
     "http_request_duration_seconds",
-    "Their times, from the headers to the end of the answer.",
+    "Their times, from the headers to the end of the answer, by the class of the status code (`2xx`).",
     "route",
     "method",
+    "outcome",
 )
 HTTP_IN_FLIGHT: Final = gauge("http_requests_in_flight", "REST requests under way.")
 GRPC_REQUESTS: Final = counter(
@@ -188,11 +189,24 @@ class RequestMeter:
                 for (route, method, status), cell in cells.items()
             }
         )
-        names = sorted({name[:2] for name in cells})
+        names = sorted({(route, method, _outcome(status)) for route, method, status in cells})
         yield HTTP_DURATION.histograms(
-            {name: merged([cell for key, cell in cells.items() if key[:2] == name]) for name in names}
+            {
+                (route, method, outcome): merged(
+                    [
+                        cell
+                        for (route_of, method_of, status), cell in cells.items()
+                        if (route_of, method_of, _outcome(status)) == (route, method, outcome)
+                    ]
+                )
+                for route, method, outcome in names
+            }
         )
         yield HTTP_IN_FLIGHT.of(self.in_flight)
+
+
+def _outcome(status: int) -> str:
+    return f"{status // 100}xx" if status else _ABORTED
 
 
 @final

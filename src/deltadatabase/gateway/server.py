@@ -11,8 +11,8 @@ from deltadatabase import limits
 from deltadatabase.crypto.certificates import Pem
 from deltadatabase.errors import StartupError
 from deltadatabase.gateway.asgi import ASGIApp
-from deltadatabase.gateway.connections import ConnectionGuard, connections_max
 from deltadatabase.gateway.listener import BACKLOG, Listener
+from deltadatabase.rpc.connections import ConnectionGuard, connections_max
 
 RETIRED_S: Final = 1.0
 """How much longer than the header timeout a relieved listener lives."""

@@ -10,22 +10,35 @@ from __future__ import annotations
 
 import enum
 import errno
+import socket
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import accumulate
-from typing import Final, final
-from wsgiref.simple_server import WSGIServer
+from typing import Any, Final, cast, final
 
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CollectorRegistry,
+    GCCollector,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from deltadatabase import __version__
 from deltadatabase.errors import StartupError
 from deltadatabase.settings import Address
+from deltadatabase.telemetry.logging import get_logger
+
+CONNECTION_S: Final = 5
+CONNECTIONS_MAX: Final = 8
+
+_log = get_logger(__name__)
 
 DURATION_BOUNDS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Of requests: a cached read is in the first, the longest allowed one in the last."""
@@ -178,9 +191,76 @@ class ProgramMetrics(Collector):
             yield CERTIFICATE_EXPIRY.of(self._expires_ms() / 1000)
 
 
+class _Handler(BaseHTTPRequestHandler):
+    """Answers ``GET /metrics`` and nothing else; says nothing, whatever is sent."""
+
+    timeout = CONNECTION_S
+    """Bounds each wait for the client, in seconds."""
+
+    def do_GET(self) -> None:
+        status, body = (
+            (200, cast(_Server, self.server).exposition()) if self.path == "/metrics" else (404, b"")
+        )
+        if body is None:
+            status, body = 500, b""
+        self.send_response(status)
+        self.send_header("content-type", CONTENT_TYPE_PLAIN_0_0_4)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def version_string(self) -> str:
+        return "deltadatabase"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing that a stranger can cause is logged here."""
+
+
+class _Server(ThreadingHTTPServer):
+    """A few connections at a time, each for a short time; further ones are closed at once."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int], registry: CollectorRegistry) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._registry = registry
+        self._places = threading.BoundedSemaphore(CONNECTIONS_MAX)
+        super().__init__(address, _Handler)
+
+    def exposition(self) -> bytes | None:
+        """Every sample as text; None when that failed."""
+        try:
+            return generate_latest(self._registry)
+        except Exception as exc:  # noqa: BLE001 - its class is logged, and the next scrape tries again
+            _log.error("metrics could not be collected", error=exc)
+            return None
+
+    def process_request(
+        self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any
+    ) -> None:
+        if not self._places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(
+        self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any
+    ) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The client went away: the default prints a stack."""
+
+
 @final
 class MetricsServer:
-    """Serves ``GET /metrics`` from a thread of its own, without credentials.
+    """Serves ``GET /metrics`` from threads of its own, without credentials.
+
+    It holds few connections, each for a few seconds, whatever whoever reaches it does.
 
     Args:
         address: where it listens; "" is all interfaces, port 0 any free one.
@@ -196,21 +276,16 @@ class MetricsServer:
         GCCollector(registry=registry)
         for collector in collectors:
             registry.register(collector)
-        self._server: WSGIServer
-        self._thread: threading.Thread
         try:
-            # An empty name would be that of this machine alone.
-            self._server, self._thread = start_http_server(
-                address.port,
-                address.host or "0.0.0.0",  # noqa: S104 - asked for
-                registry,
-            )
+            self._server = _Server((address.host, address.port), registry)
         except OSError as exc:
             taken = exc.errno == errno.EADDRINUSE
             what = "another program listens there already" if taken else "this address cannot be listened on"
             raise StartupError(
                 f"-metrics-addr: {what}", code="port_in_use" if taken else "bad_flag"
             ) from None
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
 
     @property
     def port(self) -> int:

@@ -8,21 +8,51 @@ document or a path. The SDK's own environment variables (``OTEL_TRACES_SAMPLER``
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 from deltadatabase.errors import DeltaError, StartupError
+from deltadatabase.telemetry.logging import get_logger
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
     from opentelemetry.trace import Span, SpanKind
 
 END_S: Final = 3.0
 EXPORT_TIMEOUT_S: Final = 3.0
 EXPORT_EVERY_MS: Final = 1000
 
+_log = get_logger(__name__)
+
 Attributes = Mapping[str, str | int | bool]
+
+
+@final
+class _Told:
+    """An exporter that says once that spans are lost, and once that they are taken again."""
+
+    def __init__(self, inner: SpanExporter) -> None:
+        self._inner = inner
+        self._lost = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = self._inner.export(spans)
+        lost = result.name != "SUCCESS"
+        if lost is not self._lost:
+            self._lost = lost
+            what = "the collector does not take traces; they are lost" if lost else "traces are taken again"
+            _log.warning(what)
+        return result
+
+    def shutdown(self) -> None:
+        self._inner.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._inner.force_flush(timeout_millis)
 
 
 @final
@@ -58,9 +88,14 @@ class Tracing:
                 "service.version": version,
             }
         )
-        exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_TIMEOUT_S)
+        # Their lines name the collector's address, in which a token may stand, for each failure anew.
+        for name in ("opentelemetry", "urllib3"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        exporter = _Told(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_TIMEOUT_S))
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=EXPORT_EVERY_MS))
+        # A SpanExporter in all but its base class, which is there only with the extra.
+        processor = BatchSpanProcessor(cast("SpanExporter", exporter), schedule_delay_millis=EXPORT_EVERY_MS)
+        self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("deltadatabase", version)
         self._propagator = TraceContextTextMapPropagator()
         self._kinds = SpanKind

@@ -21,6 +21,7 @@ from deltadatabase.limits import (
 from deltadatabase.model import Command, Result, StoreReport
 from deltadatabase.rpc import channels
 from deltadatabase.rpc.channels import Health, Tls
+from deltadatabase.rpc.connections import ConnectionGuard, connections_max
 from deltadatabase.rpc.doorkeeper import Doorkeeper
 from deltadatabase.rpc.doorway import Places
 from deltadatabase.rpc.exchange import ExchangeService
@@ -157,6 +158,8 @@ class WorkerServer:
             server, [channels.PROC_WORKER_SERVICE], serving=False
         )
         await server.start()
+        guard = ConnectionGuard(connections_max())
+        guard.start()
         host = options.grpc_addr.rpartition(":")[0]
         log.info("worker listens", worker_id=options.worker_id, grpc_addr=f"{host}:{port}")
         client = MembershipClient(
@@ -197,6 +200,7 @@ class WorkerServer:
             for task in (joining, stopping, marking):
                 task.cancel()
             await asyncio.gather(joining, stopping, marking, return_exceptions=True)
+            guard.stop()
             await exchange.close()
             await server.stop(grace=0.2)
             if self._store is not None:

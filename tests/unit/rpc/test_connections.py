@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltadatabase.gateway.connections import ConnectionGuard, allowance, connections_max
 from deltadatabase.limits import CONNECTIONS_MAX
+from deltadatabase.rpc.connections import ConnectionGuard, allowance, connections_max
 
 counts = st.lists(st.integers(1, 50), min_size=1, max_size=20)
 
