@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.programs import free_port, wait_for
-from support.weed import S3Server
+from support.weed import S3Server, running_weed
 
 from integration.cluster import (
     ADMIN_KEY,
@@ -83,6 +83,13 @@ def shell(command: str, cluster: Cluster) -> str:
         ["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
     )
     return done.stdout
+
+
+@pytest.fixture(scope="module")
+def weed(tmp_path_factory) -> Iterator[S3Server]:
+    """A server of this file alone: the document names its bucket, as other tests do."""
+    with running_weed(tmp_path_factory.mktemp("weed")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
