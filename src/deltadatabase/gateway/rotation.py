@@ -452,19 +452,16 @@ class Rotation:
                         result = await self._patiently(partial(call, name))
                         if result.found or not await self._listed(path):
                             return result
-                        # Its owner does not see what others see.
-                        tries += 1
-                        if tries >= KEY_TRIES:
-                            return "unreadable"
-                        await asyncio.sleep(PAUSE_S)
                     except Corrupt:
                         return "damaged"
                     except (Invalid, Unavailable):
-                        # Its key may be on its way to an owner that joined just now.
-                        tries += 1
-                        if tries >= KEY_TRIES:
-                            return "unreadable"
-                        await asyncio.sleep(PAUSE_S)
+                        pass
+                    # Its key may be on its way to an owner that joined just now, or its owner does not
+                    # see what others see.
+                    tries += 1
+                    if tries >= KEY_TRIES:
+                        return "unreadable"
+                    await asyncio.sleep(PAUSE_S)
 
         return list(await asyncio.gather(*(one(path) for path in paths)))
 

@@ -30,6 +30,18 @@ STATE_FOLDER = "_state"
 SHARED_FS = "./shared/db"
 
 
+class _StatePlace:
+    """Where the state directory is, of settings that have both flags."""
+
+    shared_fs: Path
+    state_dir: Path | None
+
+    @property
+    def state_path(self) -> Path:
+        """The state directory in force."""
+        return self.state_dir or self.shared_fs / STATE_FOLDER
+
+
 @dataclass(frozen=True, kw_only=True)
 class LogFlags:
     """How a program logs."""
@@ -168,7 +180,7 @@ class StoreFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RouterFlags(ProcessFlags):
+class RouterFlags(ProcessFlags, _StatePlace):
     """What a process with the REST server and the router in it has."""
 
     rest_addr: Address = flag("rest-addr", ADDRESS, "127.0.0.1:8080", "listener of the REST API")
@@ -238,11 +250,6 @@ class RouterFlags(ProcessFlags):
         "key-store", TEXT, "", "", hidden="API keys are kept in the state directory: see -state-dir"
     )
 
-    @property
-    def state_path(self) -> Path:
-        """The state directory in force."""
-        return self.state_dir or self.shared_fs / STATE_FOLDER
-
 
 @dataclass(frozen=True, kw_only=True)
 class MainSettings(RouterFlags):
@@ -301,7 +308,7 @@ class WorkerSettings(StoreFlags, ProcessFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdminKeySettings:
+class AdminKeySettings(_StatePlace):
     """Settings of ``deltadb admin-key``."""
 
     shared_fs: Path = flag("data", PATH, SHARED_FS, "directory of the database", aliases=("shared-fs",))
@@ -313,14 +320,9 @@ class AdminKeySettings:
         default_note=f"{STATE_FOLDER} below the database's directory",
     )
 
-    @property
-    def state_path(self) -> Path:
-        """The state directory in force."""
-        return self.state_dir or self.shared_fs / STATE_FOLDER
-
 
 @dataclass(frozen=True, kw_only=True)
-class OperatorFlags(LogFlags):
+class OperatorFlags(LogFlags, _StatePlace):
     """What the commands have that work on a store directly: where it is, and its keys."""
 
     log_level: str = flag(
@@ -354,11 +356,6 @@ class OperatorFlags(LogFlags):
     )
     json: bool = flag("json", BOOL, "false", "print the result as JSON on stdout")
     s3: S3Flags = S3Flags()
-
-    @property
-    def state_path(self) -> Path:
-        """The state directory in force."""
-        return self.state_dir or self.shared_fs / STATE_FOLDER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,7 +399,7 @@ class DoctorSettings(OperatorFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClientFlags(LogFlags):
+class ClientFlags(LogFlags, _StatePlace):
     """What the commands have that talk to a running server: where it is, and who asks."""
 
     log_level: str = flag(
@@ -429,11 +426,6 @@ class ClientFlags(LogFlags):
         "tls-ca", PATH, "", "authorities that the server's certificate is checked with, PEM"
     )
     json: bool = flag("json", BOOL, "false", "print the result as JSON on stdout")
-
-    @property
-    def state_path(self) -> Path:
-        """The state directory in force."""
-        return self.state_dir or self.shared_fs / STATE_FOLDER
 
 
 @dataclass(frozen=True, kw_only=True)
