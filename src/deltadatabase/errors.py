@@ -101,6 +101,18 @@ class RequestTimeout(Invalid):
     default_code = "request_timeout"
 
 
+class Unprocessable(Invalid):
+    """The request is well-formed and contradicts an earlier one of the same name: use another name."""
+
+    default_code = "unprocessable"
+
+
+class PreconditionRequired(Invalid):
+    """The schema wants every write to name the version that it replaces: send a condition."""
+
+    default_code = "precondition_required"
+
+
 class Unauthenticated(DeltaError):
     """No valid credentials: present some."""
 
@@ -117,6 +129,12 @@ class NotFound(DeltaError):
     """What was asked for does not exist: stop."""
 
     default_code = "not_found"
+
+
+class Gone(DeltaError):
+    """What was asked for was there and is kept no longer: begin anew."""
+
+    default_code = "gone"
 
 
 class Conflict(DeltaError):

@@ -34,18 +34,31 @@ class Op(enum.IntEnum):
     """Tell which master key the entity is sealed with."""
     RESEAL = 7
     """Seal the entity anew with the primary master key, whose id is ``document``."""
+    PATCH = 8
+    """Change the entity's document by ``document``, a patch of the ``PatchKind`` ``number``."""
     SCHEMA_GET = 10
     SCHEMA_PUT = 11
     SCHEMA_DELETE = 12
     SCHEMA_LIST = 13
     NAMESPACES = 14
     """List every schema id that holds an entity or a template."""
+    LIST = 15
+    """One page of a schema's entities: stored names with ``prefix``, after ``key``; at most ``number``."""
     RESERVE_EPOCHS = 20
     """Raise the highest epoch in ``cluster/database.json`` from ``term`` to ``number``."""
     OBJECT_NAMES = 21
     """One page of object names below ``files/``, those after ``key``; at most ``number``."""
     RETIRE_KEY = 22
     """Note in ``cluster/database.json`` that the master key with the id ``key`` seals nothing any more."""
+
+
+class PatchKind(enum.IntEnum):
+    """How the document of a PATCH is to be read."""
+
+    MERGE = 1
+    """RFC 7396, JSON Merge Patch."""
+    JSON = 2
+    """RFC 6902, JSON Patch."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -56,14 +69,17 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         schema_id, key: the entity, or the schema alone.
         shard, term: placement as the router sees it; -1 and 0 for commands without an entity.
         write_id: 16 bytes naming the write (PUT, DELETE, RESOLVE).
-        document: the JSON text of the document or schema, byte for byte.
+        document: the JSON text of the document, patch or schema, byte for byte.
         if_match: ETags one of which must be current (``*``: any existing entity); None: no condition.
         if_none_match: ETags none of which may be current (``*``: no entity); None: no condition.
         revision: the router's revision of the schema; a worker behind it fetches first.
         schema_hash: pins a PUT to the schema version that VALIDATE reported; "" otherwise.
         validated: the document passed VALIDATE under ``schema_hash`` already.
         number: argument of RESERVE_EPOCHS; ``term`` is then the highest epoch expected to be
-            stored, and ``write_id`` names the reservation.
+            stored, and ``write_id`` names the reservation. Of PATCH, LIST and OBJECT_NAMES: see there.
+        prefix: beginning of the stored names that a LIST wants.
+        terms: of a LIST on a directory: for each shard its term if the worker owns it, else 0.
+        deleted: a LIST wants deleted entities, too, as far as they are remembered.
         timeout_ms: time left for the answer.
         request_id: for logs.
         traceparent: W3C Trace Context of who sends it; "" without tracing.
@@ -82,9 +98,28 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     schema_hash: str = ""
     validated: bool = False
     number: int = 0
+    prefix: str = ""
+    terms: tuple[int, ...] = ()
+    deleted: bool = False
     timeout_ms: int = 10_000
     request_id: str = ""
     traceparent: str = ""
+
+
+class ListedEntity(msgspec.Struct, frozen=True, gc=False):
+    """An entity as listed, without a look into it.
+
+    Attributes:
+        name: of the stored object: the key, escaped. Listings are in its order.
+        size_bytes: of the stored, sealed object.
+        updated_ms: when the store says that it was written, milliseconds since the Unix epoch.
+        deleted: a tombstone; listed only where that is asked for.
+    """
+
+    name: str
+    size_bytes: int
+    updated_ms: int
+    deleted: bool = False
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -103,6 +138,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         names: schema ids (SCHEMA_LIST, NAMESPACES) or paths (OBJECT_NAMES), in order of the stored names.
         number: answer of RESERVE_EPOCHS: the highest epoch stored now; of RESEAL: 1 when it was needed.
         key_id: master key that seals the entity (KEY_OF, RESEAL), b"" otherwise.
+        repeated: the write had been applied before; this is what it did then.
+        entities: page of a LIST, in order of the stored names.
+        next: stored name to go on after (LIST); "" at the end. A page may be short, even empty, before it.
         queue_us, validate_us, seal_us, store_us: where the worker's time went, microseconds.
     """
 
@@ -117,6 +155,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     names: tuple[str, ...] = ()
     number: int = 0
     key_id: bytes = b""
+    repeated: bool = False
+    entities: tuple[ListedEntity, ...] = ()
+    next: str = ""
     queue_us: int = 0
     validate_us: int = 0
     seal_us: int = 0

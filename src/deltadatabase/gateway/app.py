@@ -79,8 +79,7 @@ def create_app(
                 *documentation.handlers(options.version, public_schemas=options.public_schemas),
             ]
         ),
-        entity.EntityHandler(entity_port, accounts, options.body_bytes_max),
-        entity_prefix=entity.PREFIX,
+        {"entity": entity.EntityHandler(entity_port, accounts, options.body_bytes_max)},
         clock=clock,
         random=random,
         local_only=options.dev_mode,

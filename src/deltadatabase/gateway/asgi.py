@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple
 
 Message = MutableMapping[str, Any]
@@ -26,6 +26,23 @@ class Answer(NamedTuple):
     status: int
     headers: Headers
     body: bytes = b""
+    timing: str = ""
+
+
+class StreamedAnswer(NamedTuple):
+    """A response that is made while it is sent.
+
+    Attributes:
+        status: HTTP status code.
+        headers: lower-case names, without ``content-length``.
+        chunks: its body, piece by piece; closed when the client leaves. Raising ends the response
+            without its proper end, so that no client takes it for whole.
+        timing: as for ``Answer``.
+    """
+
+    status: int
+    headers: Headers
+    chunks: AsyncIterator[bytes]
     timing: str = ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from collections.abc import AsyncGenerator
 
 from deltadatabase import limits
 from deltadatabase.errors import Invalid, Overloaded, RequestTimeout, TooLarge
@@ -131,6 +132,26 @@ class Body:
         except TimeoutError:
             self._given_up = True
             raise RequestTimeout("the request's body did not arrive in time") from None
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        """Receive it piece by piece, as fast as the pieces are taken; of any length.
+
+        Each piece has the time that a body of one MiB has.
+
+        Raises:
+            RequestTimeout: the next piece did not arrive in time.
+            Invalid: ``incomplete_body``: the client left, or framed it wrongly.
+        """
+        self._waits = False
+        while not self._finished:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    chunk = await self._next()
+            except TimeoutError:
+                self._given_up = True
+                raise RequestTimeout("the request's body did not arrive in time") from None
+            if chunk:
+                yield chunk
 
     async def _collect(self, limit_bytes: int) -> bytes:
         chunk = await self._next_counted()

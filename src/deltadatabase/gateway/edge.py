@@ -6,12 +6,24 @@ failure into a problem document. Entity requests, the hot path, skip the framewo
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
 from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import DeltaError, Internal
-from deltadatabase.gateway.asgi import Answer, ASGIApp, Headers, Message, Receive, Scope, Send, send_answer
+from deltadatabase.gateway.asgi import (
+    Answer,
+    ASGIApp,
+    Headers,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    StreamedAnswer,
+    send_answer,
+)
 from deltadatabase.gateway.body import Body, HeldBodies
 from deltadatabase.gateway.problem import problem
 from deltadatabase.gateway.request import Head, check_local, examine, request_id_of
@@ -44,8 +56,14 @@ class Exchange(NamedTuple):
         """All of the body, b"" without one. Raises TooLarge, RequestTimeout, Invalid."""
         return b"" if self.body is None else await self.body.read(limit_bytes)
 
+    async def body_chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, without a limit of its length; see ``Body.chunks``."""
+        if self.body is not None:
+            async for chunk in self.body.chunks():
+                yield chunk
 
-EntityHandler = Callable[[Exchange], Awaitable[Answer]]
+
+Handler = Callable[[Exchange], Awaitable[Answer | StreamedAnswer]]
 Witness = Callable[[DeltaError, Scope, str], None]
 """Is told of each error that a request ends with, and of the request's id."""
 
@@ -61,9 +79,8 @@ class Edge:
     """Wraps the application.
 
     Args:
-        app: serves everything but entities; lets ``DeltaError`` pass.
-        entity: serves the paths that begin with ``entity_prefix``.
-        entity_prefix: such as ``/entity/``.
+        app: serves every other path; lets ``DeltaError`` pass.
+        handlers: by the first segment of the paths that they serve, such as ``entity``.
         local_only: refuse what a foreign web page may have sent (dev mode).
         body_timeout_s: time for a body of one MiB.
         witness: hears of errors, for the audit log.
@@ -72,9 +89,8 @@ class Edge:
     def __init__(
         self,
         app: ASGIApp,
-        entity: EntityHandler,
+        handlers: Mapping[str, Handler],
         *,
-        entity_prefix: str,
         clock: Clock,
         random: Random,
         local_only: bool,
@@ -82,8 +98,7 @@ class Edge:
         witness: Witness | None = None,
     ) -> None:
         self._app = app
-        self._entity = entity
-        self._entity_prefix = entity_prefix
+        self._handlers = dict(handlers)
         self._clock = clock
         self._random = random
         self._local_only = local_only
@@ -98,11 +113,11 @@ class Edge:
         reply = _Reply(send, request_id_of(scope["headers"], self._new_id), self._clock)
         try:
             exchange = self._open(scope, receive, reply)
-            if exchange.head.path.startswith(self._entity_prefix):
-                answer = await self._entity(exchange)
-            else:
+            handler = self._handlers.get(first_segment(exchange.head.path))
+            if handler is None:
                 await self._delegate(scope, receive, reply, exchange)
                 return
+            answer = await handler(exchange)
         except DeltaError as exc:
             if isinstance(exc, Internal):
                 _log.error("internal error", error=exc, request_id=reply.request_id)
@@ -113,7 +128,36 @@ class Edge:
             # The log shows its class only: the message may hold anything, a document included.
             _log.error("unexpected failure", error=exc, request_id=reply.request_id)
             answer = problem(Internal("internal error"), reply.request_id)
-        await send_answer(answer, await reply.headers(answer.timing), send, with_body=reply.with_body)
+        headers = await reply.headers(answer.timing)
+        if isinstance(answer, Answer):
+            await send_answer(answer, headers, send, with_body=reply.with_body)
+        else:
+            await self._stream(answer, headers, receive, reply)
+
+    async def _stream(
+        self, answer: StreamedAnswer, headers: Headers, receive: Receive, reply: _Reply
+    ) -> None:
+        """Send a response while it is made, until its end or until the client leaves."""
+        start = {"type": "http.response.start", "status": answer.status, "headers": answer.headers + headers}
+        async with contextlib.aclosing(_as_generator(answer.chunks)) as chunks:
+            await reply.send(start)
+            if reply.with_body:
+                sending = asyncio.ensure_future(_send_chunks(chunks, reply.send))
+                leaving = asyncio.ensure_future(_left(receive))
+                try:
+                    await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    leaving.cancel()
+                    sending.cancel()
+                    await asyncio.wait({sending})
+                if sending.cancelled():
+                    return
+                if (failure := sending.exception()) is not None:
+                    # Nothing can be said any more: an end without a proper end tells the client.
+                    if not isinstance(failure, DeltaError) or isinstance(failure, Internal):
+                        _log.error("unexpected failure", error=failure, request_id=reply.request_id)
+                    return
+            await reply.send({"type": "http.response.body", "body": b""})
 
     def _new_id(self) -> str:
         return self._random(_REQUEST_ID_BYTES).hex()
@@ -147,10 +191,10 @@ class Edge:
 class _Reply:
     """What every answer gets on its way out."""
 
-    __slots__ = ("_clock", "_send", "_started_s", "body", "request_id", "reusable", "with_body")
+    __slots__ = ("_clock", "_started_s", "body", "request_id", "reusable", "send", "with_body")
 
     def __init__(self, send: Send, request_id: str, clock: Clock) -> None:
-        self._send = send
+        self.send = send
         self._clock = clock
         self._started_s = clock.monotonic_s()
         self.request_id = request_id
@@ -179,4 +223,31 @@ class _Reply:
             message["headers"] = [*message["headers"], *await self.headers()]
         elif not self.with_body:
             message["body"] = b""
-        await self._send(message)
+        await self.send(message)
+
+
+def first_segment(path: str) -> str:
+    """``entity`` of ``/entity/notes``; "" of a path without a second slash."""
+    end = path.find("/", 1)
+    return path[1:end] if end > 0 else ""
+
+
+async def _as_generator(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    try:
+        async for chunk in chunks:
+            yield chunk
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
+
+
+async def _send_chunks(chunks: AsyncIterator[bytes], send: Send) -> None:
+    # The server takes the next piece when the client has taken what was sent before.
+    async for chunk in chunks:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+
+async def _left(receive: Receive) -> None:
+    """Return when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -40,7 +40,7 @@ from deltadatabase.model import Command, Op, Result
 from deltadatabase.placement.membership import Member, Placement
 from deltadatabase.placement.ring import shard_of
 
-_WRITES: Final = frozenset({Op.PUT, Op.DELETE})
+_WRITES: Final = frozenset({Op.PUT, Op.PATCH, Op.DELETE})
 RETRY_PAUSE_S: Final = 0.02
 READ_LOSSES_MAX: Final = 3
 FOREIGN_WRITER: Final = "foreign_writer"
@@ -293,9 +293,19 @@ class Router:
         *,
         if_match: tuple[str, ...] | None = None,
         if_none_match: tuple[str, ...] | None = None,
+        write_id: bytes | None = None,
         request_id: str = "",
     ) -> Result:
         """Write one entity, under conditions if any are given.
+
+        Args:
+            schema_id: of the entity.
+            key: of the entity.
+            document: what to write.
+            if_match: ETags one of which must be current.
+            if_none_match: ETags none of which may be current.
+            write_id: names the write, so that its repeat is recognised; None: a new name.
+            request_id: for logs.
 
         Raises:
             Invalid: the schema refuses the document.
@@ -310,6 +320,7 @@ class Router:
                 document=document,
                 if_match=if_match,
                 if_none_match=if_none_match,
+                write_id=write_id,
                 request_id=request_id,
             )
         )
@@ -320,11 +331,21 @@ class Router:
         key: str,
         *,
         if_match: tuple[str, ...] | None = None,
+        if_none_match: tuple[str, ...] | None = None,
+        write_id: bytes | None = None,
         request_id: str = "",
     ) -> Result:
         """Delete one entity; ``found`` tells whether there was one. Raises like ``put_one``."""
         return await self._write(
-            self._write_command(Op.DELETE, schema_id, key, if_match=if_match, request_id=request_id)
+            self._write_command(
+                Op.DELETE,
+                schema_id,
+                key,
+                if_match=if_match,
+                if_none_match=if_none_match,
+                write_id=write_id,
+                request_id=request_id,
+            )
         )
 
     def _write_command(
@@ -336,6 +357,7 @@ class Router:
         document: bytes = b"",
         if_match: tuple[str, ...] | None = None,
         if_none_match: tuple[str, ...] | None = None,
+        write_id: bytes | None = None,
         request_id: str = "",
     ) -> Command:
         return Command(
@@ -343,7 +365,7 @@ class Router:
             schema_id=schema_id,
             key=key,
             document=document,
-            write_id=self._random(WRITE_ID_BYTES),
+            write_id=write_id or self._random(WRITE_ID_BYTES),
             if_match=if_match,
             if_none_match=if_none_match,
             revision=self.revisions.revision(schema_id),

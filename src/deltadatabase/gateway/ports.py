@@ -34,8 +34,36 @@ class Entities(Protocol):
         """
         ...
 
-    async def delete(self, schema_id: str, key: str, *, request_id: str = "") -> Result:
-        """Remove an entity; an absent one is fine."""
+    async def put_one(
+        self,
+        schema_id: str,
+        key: str,
+        document: bytes,
+        *,
+        if_match: tuple[str, ...] | None = None,
+        if_none_match: tuple[str, ...] | None = None,
+        write_id: bytes | None = None,
+        request_id: str = "",
+    ) -> Result:
+        """Write one entity, under conditions if any are given; ``write_id`` makes its repeat recognisable.
+
+        Raises:
+            Invalid: the schema refuses the document.
+            VersionMismatch: a condition fails.
+        """
+        ...
+
+    async def delete(
+        self,
+        schema_id: str,
+        key: str,
+        *,
+        if_match: tuple[str, ...] | None = None,
+        if_none_match: tuple[str, ...] | None = None,
+        write_id: bytes | None = None,
+        request_id: str = "",
+    ) -> Result:
+        """Remove an entity, under conditions if any are given; an absent one is fine without."""
         ...
 
 

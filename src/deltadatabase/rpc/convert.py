@@ -7,14 +7,14 @@ from typing import Final
 
 from deltadatabase import limits
 from deltadatabase.errors import Invalid
-from deltadatabase.model import Command, DatabaseInfo, Op, ProbeCheck, Result, StoreReport
+from deltadatabase.model import Command, DatabaseInfo, ListedEntity, Op, ProbeCheck, Result, StoreReport
 from deltadatabase.rpc import status
 from deltadatabase.rpc.pb import main_worker_pb2, proc_worker_pb2, types_pb2
 
 _OPS: Final = {int(op): op for op in Op}
 _MAP_ENTRY_BYTES: Final = 16
 """More than the tags and lengths of one entry of a map take."""
-_NEED_WRITE_ID: Final = frozenset({Op.PUT, Op.DELETE, Op.RESOLVE})
+_NEED_WRITE_ID: Final = frozenset({Op.PUT, Op.PATCH, Op.DELETE, Op.RESOLVE})
 
 
 def encode_request(request_id: int, command: Command) -> proc_worker_pb2.Request:
@@ -51,6 +51,12 @@ def encode_request(request_id: int, command: Command) -> proc_worker_pb2.Request
             message.validated = True
         if command.number:
             message.number = command.number
+        if command.prefix:
+            message.prefix = command.prefix
+        if command.terms:
+            message.terms.extend(command.terms)
+        if command.deleted:
+            message.deleted = True
         if command.traceparent:
             message.traceparent = command.traceparent
     except ValueError:
@@ -84,6 +90,9 @@ def decode_request(message: proc_worker_pb2.Request) -> Command:
         schema_hash=message.schema_hash,
         validated=message.validated,
         number=message.number,
+        prefix=message.prefix,
+        terms=tuple(message.terms),
+        deleted=message.deleted,
         timeout_ms=message.timeout_ms,
         request_id=message.request_id,
         traceparent=message.traceparent,
@@ -112,6 +121,17 @@ def encode_reply(request_id: int, result: Result) -> proc_worker_pb2.Reply:
         message.number = result.number
     if result.key_id:
         message.key_id = result.key_id
+    if result.repeated:
+        message.repeated_write = True
+    for listed in result.entities:
+        message.entities.add(
+            name=listed.name,
+            size_bytes=listed.size_bytes,
+            updated_ms=listed.updated_ms,
+            deleted=listed.deleted,
+        )
+    if result.next:
+        message.next = result.next
     if result.queue_us:
         message.queue_us = result.queue_us
     if result.validate_us:
@@ -143,6 +163,12 @@ def decode_reply(message: proc_worker_pb2.Reply) -> Result:
         names=tuple(message.names),
         number=message.number,
         key_id=message.key_id,
+        repeated=message.repeated_write,
+        entities=tuple(
+            ListedEntity(listed.name, listed.size_bytes, listed.updated_ms, listed.deleted)
+            for listed in message.entities
+        ),
+        next=message.next,
         queue_us=message.queue_us,
         validate_us=message.validate_us,
         seal_us=message.seal_us,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from deltadatabase.errors import NotFound
+from deltadatabase.errors import NotFound, VersionMismatch
 from deltadatabase.gateway.asgi import ASGIApp, Message
 from deltadatabase.gateway.rotation import Progress, RotationStatus
 from deltadatabase.model import (
@@ -135,8 +135,50 @@ class FakeDatabase:
             results[key] = Result(version=version)
         return results
 
-    async def delete(self, schema_id: str, key: str, *, request_id: str = "") -> Result:
+    async def put_one(
+        self,
+        schema_id: str,
+        key: str,
+        document: bytes,
+        *,
+        if_match: tuple[str, ...] | None = None,
+        if_none_match: tuple[str, ...] | None = None,
+        write_id: bytes | None = None,
+        request_id: str = "",
+    ) -> Result:
+        check_document(document)
+        present = (schema_id, key) in self.documents
+        self._check(schema_id, key, if_match, if_none_match)
+        await self.put(schema_id, {key: document}, request_id=request_id)
+        version = self.documents[schema_id, key][0]
+        return Result(version=version, etag=f'"{version}-aa"', updated_ms=NOW_MS, created=not present)
+
+    def _check(
+        self,
+        schema_id: str,
+        key: str,
+        if_match: tuple[str, ...] | None,
+        if_none_match: tuple[str, ...] | None,
+    ) -> None:
+        version, _ = self.documents.get((schema_id, key), (0, b""))
+        etag = f'"{version}-aa"' if version else None
+        if if_match is not None and not (etag and ("*" in if_match or etag in if_match)):
+            raise VersionMismatch("entity is not in a version that If-Match names", etag=etag)
+        if if_none_match is not None and etag and ("*" in if_none_match or etag in if_none_match):
+            raise VersionMismatch("entity is in a version that If-None-Match excludes", etag=etag)
+
+    async def delete(
+        self,
+        schema_id: str,
+        key: str,
+        *,
+        if_match: tuple[str, ...] | None = None,
+        if_none_match: tuple[str, ...] | None = None,
+        write_id: bytes | None = None,
+        request_id: str = "",
+    ) -> Result:
         self._fail()
+        self._check(schema_id, key, if_match, if_none_match)
         return Result(found=self.documents.pop((schema_id, key), None) is not None)
 
     async def schema_get(self, schema_id: str) -> Result:

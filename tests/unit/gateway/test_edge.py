@@ -1,11 +1,12 @@
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
-from deltadatabase.errors import Invalid
-from deltadatabase.gateway.asgi import Answer, ASGIApp, Message, Receive, Scope, Send
+from deltadatabase.errors import Invalid, Unavailable
+from deltadatabase.gateway.asgi import Answer, ASGIApp, Message, Receive, Scope, Send, StreamedAnswer
 from deltadatabase.gateway.edge import Edge, Exchange, exchange_of
 from unit.gateway.rest_fakes import Client, CountingRandom, FakeDatabase, TestClock
 
@@ -27,12 +28,35 @@ async def entity(exchange: Exchange) -> Answer:
     return Answer(200, [], exchange.head.path.encode(), ", store;dur=1.5")
 
 
+def stream_of(*chunks: bytes | Exception, closed: list[bool] | None = None) -> AsyncIterator[bytes]:
+    async def made() -> AsyncIterator[bytes]:
+        try:
+            for chunk in chunks:
+                if isinstance(chunk, Exception):
+                    raise chunk
+                yield chunk
+                await asyncio.sleep(0)
+        finally:
+            if closed is not None:
+                closed.append(True)
+
+    return made()
+
+
+async def stream(exchange: Exchange) -> StreamedAnswer:
+    headers = [(b"content-type", b"application/x-ndjson")]
+    if exchange.head.path == "/stream/read":
+        return StreamedAnswer(200, headers, stream_of(*[chunk async for chunk in exchange.body_chunks()]))
+    if exchange.head.path == "/stream/broken":
+        return StreamedAnswer(200, headers, stream_of(b"one", Unavailable("no")))
+    return StreamedAnswer(200, headers, stream_of(b"one", b"two"))
+
+
 def edge(app: ASGIApp = framework, **options: Any) -> Client:
     return Client(
         Edge(
             app,
-            entity,
-            entity_prefix="/entity/",
+            options.get("handlers", {"entity": entity, "stream": stream}),
             clock=TestClock(),
             random=CountingRandom(),
             local_only=options.get("local_only", False),
@@ -167,3 +191,101 @@ async def test_the_whole_application_hides_what_fails_inside(
         reply = await client("GET", path)
         assert (reply.status, reply.json()["error"]) == (500, "internal")
         assert b"secret" not in reply.body
+
+
+async def exchanged(path: str, method: str = "GET", messages: list[Message] | None = None) -> list[Message]:
+    """What the edge sends to a client that sends ``messages`` and then stays."""
+    sent: list[Message] = []
+    coming = list(messages or [])
+
+    async def receive() -> Message:
+        if coming:
+            return coming.pop(0)
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(dict(message))
+        await asyncio.sleep(0)
+
+    headers = [(b"transfer-encoding", b"chunked")] if messages else []
+    scope: Scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": headers,
+    }
+    await edge().app(scope, receive, send)
+    return sent
+
+
+async def test_a_stream_is_sent_piece_by_piece_and_ended() -> None:
+    start, *pieces = await exchanged("/stream/two")
+    assert start["status"] == 200
+    assert (b"content-type", b"application/x-ndjson") in start["headers"]
+    assert b"content-length" not in dict(start["headers"])
+    assert [piece["body"] for piece in pieces] == [b"one", b"two", b""]
+    assert [piece.get("more_body", False) for piece in pieces] == [True, True, False]
+
+
+async def test_a_stream_that_fails_has_no_proper_end() -> None:
+    _, *pieces = await exchanged("/stream/broken")
+    assert [piece["body"] for piece in pieces] == [b"one"]
+    assert pieces[0]["more_body"] is True
+
+
+async def test_the_answer_to_head_has_no_stream() -> None:
+    _, *pieces = await exchanged("/stream/two", "HEAD")
+    assert [piece["body"] for piece in pieces] == [b""]
+
+
+async def test_a_stream_stops_when_the_client_leaves() -> None:
+    closed: list[bool] = []
+
+    async def endless(_: Exchange) -> StreamedAnswer:
+        return StreamedAnswer(200, [], stream_of(*[b"x"] * 100_000, closed=closed))
+
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        while len(sent) < 5:
+            await asyncio.sleep(0)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(dict(message))
+        await asyncio.sleep(0)
+
+    client = edge(handlers={"stream": endless})
+    scope: Scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/stream/x",
+        "raw_path": b"/stream/x",
+        "query_string": b"",
+        "headers": [],
+    }
+    await client.app(scope, receive, send)
+    assert closed == [True]
+    assert len(sent) < 100
+
+
+async def test_a_body_can_be_read_while_it_arrives() -> None:
+    body: list[Message] = [
+        {"type": "http.request", "body": b"one", "more_body": True},
+        {"type": "http.request", "body": b"", "more_body": True},
+        {"type": "http.request", "body": b"two", "more_body": False},
+    ]
+    _, *pieces = await exchanged("/stream/read", "POST", body)
+    assert [piece["body"] for piece in pieces] == [b"one", b"two", b""]
+
+
+async def test_a_body_that_breaks_off_is_refused_while_it_arrives() -> None:
+    body: list[Message] = [
+        {"type": "http.request", "body": b"one", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    start, *_ = await exchanged("/stream/read", "POST", body)
+    assert start["status"] == 400

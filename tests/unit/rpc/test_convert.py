@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from deltadatabase import limits
 from deltadatabase.errors import Invalid, NotFound
-from deltadatabase.model import Command, DatabaseInfo, Op, ProbeCheck, Result, StoreReport
+from deltadatabase.model import Command, DatabaseInfo, ListedEntity, Op, ProbeCheck, Result, StoreReport
 from deltadatabase.rpc import convert, status
 from deltadatabase.rpc.pb.proc_worker_pb2 import Reply, Request
 from deltadatabase.rpc.pb.types_pb2 import Op as PbOp
@@ -34,8 +34,12 @@ commands = st.builds(
     schema_hash=texts,
     validated=st.booleans(),
     number=u64,
+    prefix=texts,
+    terms=st.lists(u64, max_size=3).map(tuple),
+    deleted=st.booleans(),
     timeout_ms=u32,
     request_id=texts,
+    traceparent=texts,
 )
 results = st.builds(
     Result,
@@ -49,6 +53,10 @@ results = st.builds(
     schema_hash=texts,
     names=st.lists(texts, max_size=3).map(tuple),
     number=u64,
+    key_id=st.binary(max_size=8),
+    repeated=st.booleans(),
+    entities=st.lists(st.builds(ListedEntity, texts, u64, u64, st.booleans()), max_size=2).map(tuple),
+    next=texts,
     queue_us=u32,
     validate_us=u32,
     seal_us=u32,
@@ -100,14 +108,14 @@ def test_what_cannot_be_sent_is_invalid(command: Command) -> None:
         convert.encode_request(1, command)
 
 
-@pytest.mark.parametrize("op", [0, 8, 99, -1])
+@pytest.mark.parametrize("op", [0, 9, 99, -1])
 def test_an_unknown_operation_is_invalid(op: int) -> None:
     with pytest.raises(Invalid) as caught:
         convert.decode_request(Request(id=1, op=op))  # type: ignore[arg-type]
     assert caught.value.code == "unknown_op"
 
 
-@pytest.mark.parametrize("op", [Op.PUT, Op.DELETE, Op.RESOLVE])
+@pytest.mark.parametrize("op", [Op.PUT, Op.PATCH, Op.DELETE, Op.RESOLVE])
 @pytest.mark.parametrize("write_id", [b"", WRITE_ID[:15], WRITE_ID + b"x"])
 def test_a_write_needs_a_whole_write_id(op: Op, write_id: bytes) -> None:
     with pytest.raises(Invalid) as caught:

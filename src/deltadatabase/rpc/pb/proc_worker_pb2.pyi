@@ -39,7 +39,7 @@ class RequestBatch(_message.Message):
     def __init__(self, requests: _Optional[_Iterable[_Union[Request, _Mapping]]] = ..., cancelled: _Optional[_Iterable[int]] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "op", "schema_id", "key", "shard", "term", "write_id", "document", "if_match", "if_none_match", "revision", "schema_hash", "validated", "number", "timeout_ms", "request_id", "traceparent")
+    __slots__ = ("id", "op", "schema_id", "key", "shard", "term", "write_id", "document", "if_match", "if_none_match", "revision", "schema_hash", "validated", "number", "timeout_ms", "request_id", "traceparent", "prefix", "terms", "deleted")
     ID_FIELD_NUMBER: _ClassVar[int]
     OP_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_ID_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +57,9 @@ class Request(_message.Message):
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
     id: int
     op: _types_pb2.Op
     schema_id: str
@@ -74,7 +77,10 @@ class Request(_message.Message):
     timeout_ms: int
     request_id: str
     traceparent: str
-    def __init__(self, id: _Optional[int] = ..., op: _Optional[_Union[_types_pb2.Op, str]] = ..., schema_id: _Optional[str] = ..., key: _Optional[str] = ..., shard: _Optional[int] = ..., term: _Optional[int] = ..., write_id: _Optional[bytes] = ..., document: _Optional[bytes] = ..., if_match: _Optional[_Union[_types_pb2.ETags, _Mapping]] = ..., if_none_match: _Optional[_Union[_types_pb2.ETags, _Mapping]] = ..., revision: _Optional[int] = ..., schema_hash: _Optional[str] = ..., validated: _Optional[bool] = ..., number: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., request_id: _Optional[str] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    prefix: str
+    terms: _containers.RepeatedScalarFieldContainer[int]
+    deleted: bool
+    def __init__(self, id: _Optional[int] = ..., op: _Optional[_Union[_types_pb2.Op, str]] = ..., schema_id: _Optional[str] = ..., key: _Optional[str] = ..., shard: _Optional[int] = ..., term: _Optional[int] = ..., write_id: _Optional[bytes] = ..., document: _Optional[bytes] = ..., if_match: _Optional[_Union[_types_pb2.ETags, _Mapping]] = ..., if_none_match: _Optional[_Union[_types_pb2.ETags, _Mapping]] = ..., revision: _Optional[int] = ..., schema_hash: _Optional[str] = ..., validated: _Optional[bool] = ..., number: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., request_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., prefix: _Optional[str] = ..., terms: _Optional[_Iterable[int]] = ..., deleted: _Optional[bool] = ...) -> None: ...
 
 class ReplyBatch(_message.Message):
     __slots__ = ("replies", "welcome")
@@ -85,7 +91,7 @@ class ReplyBatch(_message.Message):
     def __init__(self, replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("id", "error", "version", "etag", "updated_ms", "document", "created", "not_modified", "found", "schema_hash", "names", "number", "queue_us", "validate_us", "seal_us", "store_us", "key_id")
+    __slots__ = ("id", "error", "version", "etag", "updated_ms", "document", "created", "not_modified", "found", "schema_hash", "names", "number", "queue_us", "validate_us", "seal_us", "store_us", "key_id", "entities", "next", "repeated_write")
     ID_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -103,6 +109,9 @@ class Reply(_message.Message):
     SEAL_US_FIELD_NUMBER: _ClassVar[int]
     STORE_US_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    ENTITIES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    REPEATED_WRITE_FIELD_NUMBER: _ClassVar[int]
     id: int
     error: _types_pb2.Error
     version: int
@@ -120,7 +129,22 @@ class Reply(_message.Message):
     seal_us: int
     store_us: int
     key_id: bytes
-    def __init__(self, id: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.Error, _Mapping]] = ..., version: _Optional[int] = ..., etag: _Optional[str] = ..., updated_ms: _Optional[int] = ..., document: _Optional[bytes] = ..., created: _Optional[bool] = ..., not_modified: _Optional[bool] = ..., found: _Optional[bool] = ..., schema_hash: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., number: _Optional[int] = ..., queue_us: _Optional[int] = ..., validate_us: _Optional[int] = ..., seal_us: _Optional[int] = ..., store_us: _Optional[int] = ..., key_id: _Optional[bytes] = ...) -> None: ...
+    entities: _containers.RepeatedCompositeFieldContainer[ListedEntity]
+    next: str
+    repeated_write: bool
+    def __init__(self, id: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.Error, _Mapping]] = ..., version: _Optional[int] = ..., etag: _Optional[str] = ..., updated_ms: _Optional[int] = ..., document: _Optional[bytes] = ..., created: _Optional[bool] = ..., not_modified: _Optional[bool] = ..., found: _Optional[bool] = ..., schema_hash: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., number: _Optional[int] = ..., queue_us: _Optional[int] = ..., validate_us: _Optional[int] = ..., seal_us: _Optional[int] = ..., store_us: _Optional[int] = ..., key_id: _Optional[bytes] = ..., entities: _Optional[_Iterable[_Union[ListedEntity, _Mapping]]] = ..., next: _Optional[str] = ..., repeated_write: _Optional[bool] = ...) -> None: ...
+
+class ListedEntity(_message.Message):
+    __slots__ = ("name", "size_bytes", "updated_ms", "deleted")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_MS_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    size_bytes: int
+    updated_ms: int
+    deleted: bool
+    def __init__(self, name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., updated_ms: _Optional[int] = ..., deleted: _Optional[bool] = ...) -> None: ...
 
 class EncodedRequestBatch(_message.Message):
     __slots__ = ("requests", "cancelled", "hello")

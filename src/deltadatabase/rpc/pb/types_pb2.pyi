@@ -18,11 +18,13 @@ class Op(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OP_VALIDATE: _ClassVar[Op]
     OP_KEY_OF: _ClassVar[Op]
     OP_RESEAL: _ClassVar[Op]
+    OP_PATCH: _ClassVar[Op]
     OP_SCHEMA_GET: _ClassVar[Op]
     OP_SCHEMA_PUT: _ClassVar[Op]
     OP_SCHEMA_DELETE: _ClassVar[Op]
     OP_SCHEMA_LIST: _ClassVar[Op]
     OP_NAMESPACES: _ClassVar[Op]
+    OP_LIST: _ClassVar[Op]
     OP_RESERVE_EPOCHS: _ClassVar[Op]
     OP_OBJECT_NAMES: _ClassVar[Op]
     OP_RETIRE_KEY: _ClassVar[Op]
@@ -47,6 +49,9 @@ class ErrorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_KIND_LINK_LOST: _ClassVar[ErrorKind]
     ERROR_KIND_CORRUPT: _ClassVar[ErrorKind]
     ERROR_KIND_INTERNAL: _ClassVar[ErrorKind]
+    ERROR_KIND_UNPROCESSABLE: _ClassVar[ErrorKind]
+    ERROR_KIND_PRECONDITION_REQUIRED: _ClassVar[ErrorKind]
+    ERROR_KIND_GONE: _ClassVar[ErrorKind]
 OP_UNSPECIFIED: Op
 OP_GET: Op
 OP_PUT: Op
@@ -55,11 +60,13 @@ OP_RESOLVE: Op
 OP_VALIDATE: Op
 OP_KEY_OF: Op
 OP_RESEAL: Op
+OP_PATCH: Op
 OP_SCHEMA_GET: Op
 OP_SCHEMA_PUT: Op
 OP_SCHEMA_DELETE: Op
 OP_SCHEMA_LIST: Op
 OP_NAMESPACES: Op
+OP_LIST: Op
 OP_RESERVE_EPOCHS: Op
 OP_OBJECT_NAMES: Op
 OP_RETIRE_KEY: Op
@@ -81,6 +88,9 @@ ERROR_KIND_OUTCOME_UNKNOWN: ErrorKind
 ERROR_KIND_LINK_LOST: ErrorKind
 ERROR_KIND_CORRUPT: ErrorKind
 ERROR_KIND_INTERNAL: ErrorKind
+ERROR_KIND_UNPROCESSABLE: ErrorKind
+ERROR_KIND_PRECONDITION_REQUIRED: ErrorKind
+ERROR_KIND_GONE: ErrorKind
 
 class ETags(_message.Message):
     __slots__ = ("etag",)
