@@ -91,7 +91,7 @@ def _curl(method: str, path: str, operation: dict[str, Any]) -> str:
     """A command that works once the two variables are set."""
     query = []
     for parameter in operation.get("parameters", []):
-        example = parameter.get("example", parameter["schema"].get("example"))
+        example = parameter.get("example")
         if parameter["in"] == "path":
             path = path.replace(f"{{{parameter['name']}}}", example)
         elif parameter["in"] == "query" and parameter.get("required"):

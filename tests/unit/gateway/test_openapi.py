@@ -84,11 +84,16 @@ async def _send(client: Client, method: str, path: str, paths):  # type: ignore[
     described = paths[path][method]
     target, query = path, []
     for parameter in described.get("parameters", []):
-        example = parameter.get("example", parameter["schema"].get("example"))
+        example = parameter.get("example")
         if parameter["in"] == "path":
             target = target.replace("{" + parameter["name"] + "}", example)
-        elif parameter["in"] == "query":
+        elif parameter["in"] == "query" and example is not None:
             query.append(f"{parameter['name']}={example}")
-    body = described.get("requestBody")
-    sent = None if body is None else msgspec.json.encode(body["content"]["application/json"]["example"])
-    return await client(method.upper(), target + ("?" + "&".join(query) if query else ""), sent)
+    sent, headers = None, []
+    if "requestBody" in described:
+        media_type, content = next(iter(described["requestBody"]["content"].items()))
+        example = content["example"]
+        sent = example.encode() if isinstance(example, str) else msgspec.json.encode(example)
+        headers = [("content-type", media_type)]
+    target += "?" + "&".join(query) if query else ""
+    return await client(method.upper(), target, sent, headers=headers)
