@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 from deltadatabase.gateway.rotation import RotationStatus
-from deltadatabase.model import MemberInfo, ReadinessCheck, Result, StoreReport
+from deltadatabase.model import ListedEntity, MemberInfo, ReadinessCheck, Result, StoreReport
 
 
 class Entities(Protocol):
@@ -64,6 +66,45 @@ class Entities(Protocol):
         request_id: str = "",
     ) -> Result:
         """Remove an entity, under conditions if any are given; an absent one is fine without."""
+        ...
+
+
+class Page(msgspec.Struct, frozen=True, gc=False):
+    """Part of a listing.
+
+    Attributes:
+        entities: in listing order, which is the byte order of their objects' paths.
+        next: stored name to go on after; "" at the end. A page may be short, even empty, before it.
+    """
+
+    entities: tuple[ListedEntity, ...]
+    next: str
+
+
+class Listing(Protocol):
+    """Entities by schema id, in order (``storage.paths.listing_order``)."""
+
+    async def list(
+        self, schema_id: str, *, prefix: str = "", after: str = "", limit: int = 1000, deleted: bool = False
+    ) -> Page:
+        """One page of a schema's entities, without a look into them.
+
+        Pages that follow each other hold every entity that existed from the first to the last of
+        them, once. A page shows each write that was acknowledged before it was asked for, and no
+        entity whose deletion was.
+
+        Args:
+            schema_id: whose entities; one that nobody has used has none.
+            prefix: beginning of the stored names wanted: ``storage.paths.escape_key`` of the beginning
+                of their keys.
+            after: stored name to go on after: an earlier page's ``next``; "" begins.
+            limit: at most so many entities, 1 to ``limits.LIST_PAGE_MAX``.
+            deleted: list deleted entities, too, as far as they are remembered.
+
+        Raises:
+            Unavailable: no worker, or none could answer in time; a first listing of a very large
+                schema may need more than one try.
+        """
         ...
 
 
