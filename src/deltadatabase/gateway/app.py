@@ -18,10 +18,11 @@ from deltadatabase.gateway.addresses import ClientAddresses
 from deltadatabase.gateway.asgi import ASGIApp
 from deltadatabase.gateway.auditing import RequestAudit
 from deltadatabase.gateway.edge import Edge
-from deltadatabase.gateway.ports import Cluster, Entities, Rotations, Schemas
+from deltadatabase.gateway.ports import Cluster, Entities, Listing, Rotations, Schemas
 from deltadatabase.gateway.routes import admin, documentation, health, keys, logs, schemas, session
 from deltadatabase.gateway.routes import rotation as rotation_routes
 from deltadatabase.gateway.routes.access import NO_STORE
+from deltadatabase.gateway.scan import Scans
 from deltadatabase.settings import Network
 from deltadatabase.telemetry.audit import Audit
 
@@ -57,6 +58,7 @@ def create_app(
     clock: Clock,
     random: Random,
     audit: Audit | None = None,
+    listing: Listing | None = None,
 ) -> ASGIApp:
     """Build the ASGI application that serves every REST route; without ``audit``, events are logged only."""
     events = RequestAudit(audit or Audit(clock), accounts, ClientAddresses(options.trusted_proxies))
@@ -70,6 +72,7 @@ def create_app(
                     schema_port,
                     accounts,
                     events,
+                    scans=None if listing is None else Scans(listing, entity_port),
                     body_bytes_max=options.body_bytes_max,
                     public=options.public_schemas,
                 ),

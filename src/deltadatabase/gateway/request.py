@@ -157,6 +157,24 @@ def query_values(query: bytes, name: str) -> list[str]:
     return values
 
 
+def flags(query: bytes, known: tuple[str, ...]) -> dict[str, bool]:
+    """The parameters of a raw query string that may hold nothing but ``true`` or ``false`` of these.
+
+    Raises:
+        Invalid: ``bad_query``; ``bad_parameter``: another name, another value, or a name twice.
+    """
+    given: dict[str, bool] = {}
+    for part in filter(None, query.split(b"&")):
+        name, _, value = (_decode(piece, "query", "bad_query") for piece in part.partition(b"="))
+        if name not in known:
+            # A misspelt dry_run must not become a change.
+            raise Invalid(f"the query parameters here are {', '.join(known)}", code="bad_parameter")
+        if value not in ("true", "false") or name in given:
+            raise Invalid(f"the query parameter '{name}' is true or false, once", code="bad_parameter")
+        given[name] = value == "true"
+    return given
+
+
 def etags(value: bytes | None) -> tuple[str, ...] | None:
     """ETags listed in an If-None-Match header, weakness ignored; ``("*",)``; None without any."""
     if value is None:

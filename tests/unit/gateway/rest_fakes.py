@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +11,11 @@ from typing import Any
 
 from deltadatabase.errors import NotFound, VersionMismatch
 from deltadatabase.gateway.asgi import ASGIApp, Message
+from deltadatabase.gateway.ports import Page
 from deltadatabase.gateway.rotation import Progress, RotationStatus
 from deltadatabase.model import (
     DatabaseInfo,
+    ListedEntity,
     MemberInfo,
     MemberState,
     ProbeCheck,
@@ -20,6 +24,7 @@ from deltadatabase.model import (
     StoreReport,
 )
 from deltadatabase.schema.document import check_document
+from deltadatabase.storage.paths import escape_key
 
 ADMIN_KEY = "admin-key-of-the-tests"
 NOW_MS = 1_700_000_000_000
@@ -185,13 +190,14 @@ class FakeDatabase:
         self._fail()
         if schema_id not in self.schemas:
             raise NotFound("there is no such schema")
-        return Result(document=self.schemas[schema_id])
+        document = self.schemas[schema_id]
+        return Result(document=document, schema_hash=hashlib.sha256(document).hexdigest())
 
     async def schema_put(self, schema_id: str, document: bytes) -> Result:
         self._fail()
         check_document(document)
         self.schemas[schema_id] = document
-        return Result()
+        return Result(schema_hash=hashlib.sha256(document).hexdigest())
 
     async def schema_delete(self, schema_id: str) -> Result:
         self._fail()
@@ -237,6 +243,26 @@ class FakeDatabase:
         stale = ProbeCheck("stale_etag", False, "a stale etag was accepted")
         bad = StoreReport(backend="s3", checks=(create, stale), database=database)
         return {"proc-1": good, "proc-2": bad}
+
+
+class FakeListing:
+    """Lists the documents of a ``FakeDatabase``, a page at a time."""
+
+    def __init__(self, database: FakeDatabase) -> None:
+        self._database = database
+
+    async def list(
+        self, schema_id: str, *, prefix: str = "", after: str = "", limit: int = 1000, deleted: bool = False
+    ) -> Page:
+        self._database._fail()
+        names = sorted(
+            (escape_key(key), len(document))
+            for (owner, key), (_, document) in self._database.documents.items()
+            if owner == schema_id
+        )
+        found = [(name, size) for name, size in names if name > after and name.startswith(prefix)]
+        page = tuple(ListedEntity(name, size, NOW_MS) for name, size in found[:limit])
+        return Page(page, page[-1].name if len(found) > limit else "")
 
 
 @dataclass
@@ -294,11 +320,13 @@ class Client:
 
 
 async def exchange(app: ASGIApp, scope: dict[str, Any], chunks: Sequence[bytes]) -> Reply:
-    left = list(chunks)
+    left = list(chunks) or [b""]
     reply = Reply()
 
     async def receive() -> Message:
-        chunk = left.pop(0) if left else b""
+        if not left:
+            await asyncio.Event().wait()  # The client stays.
+        chunk = left.pop(0)
         return {"type": "http.request", "body": chunk, "more_body": bool(left)}
 
     async def send(message: Message) -> None:

@@ -19,7 +19,7 @@ def routed(database: FakeDatabase, accounts: Accounts) -> set[tuple[str, str]]:
         *health.handlers(database, "1"),
         *session.handlers(accounts, events),
         *keys.handlers(accounts, events),
-        *schemas.handlers(database, accounts, events, body_bytes_max=1, public=False),
+        *schemas.handlers(database, accounts, events, scans=None, body_bytes_max=1, public=False),
         *admin.handlers(database, accounts),
         *logs.handlers(accounts, events),
         *rotation.handlers(database.rotation, accounts, events),
