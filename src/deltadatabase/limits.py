@@ -41,6 +41,12 @@ SCAN_BATCH_BYTES_MAX: Final = 4 * MIB
 SCAN_READS_MAX: Final = 16
 SCAN_LISTED_MAX: Final = 1000
 
+# Stored schemas in the description of the API
+DESCRIBED_SCHEMAS_MAX: Final = 200
+DESCRIBED_SCHEMAS_BYTES_MAX: Final = 1 * MIB
+DESCRIBED_READS_MAX: Final = 16
+DESCRIBED_AT_ONCE_MAX: Final = 2
+
 # Envelope
 RECENT_WRITES_MAX: Final = 8
 WRITE_ID_BYTES: Final = 16

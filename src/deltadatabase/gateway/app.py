@@ -79,7 +79,9 @@ def create_app(
                 *admin.handlers(cluster, accounts),
                 *rotation_routes.handlers(rotation, accounts, events),
                 *logs.handlers(accounts, events),
-                *documentation.handlers(options.version, public_schemas=options.public_schemas),
+                *documentation.handlers(
+                    options.version, schema_port, accounts, public_schemas=options.public_schemas
+                ),
             ]
         ),
         {"entity": entity.EntityHandler(entity_port, accounts, options.body_bytes_max)},

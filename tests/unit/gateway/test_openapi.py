@@ -23,7 +23,7 @@ def routed(database: FakeDatabase, accounts: Accounts) -> set[tuple[str, str]]:
         *admin.handlers(database, accounts),
         *logs.handlers(accounts, events),
         *rotation.handlers(database.rotation, accounts, events),
-        *documentation.handlers("1", public_schemas=False),
+        *documentation.handlers("1", database, accounts, public_schemas=False),
     ]
     found = {(method, PREFIX + "{schema_id}") for method in METHODS if method != "HEAD"}
     for handler in handlers:
@@ -55,7 +55,8 @@ def test_credentials_are_asked_for_where_a_right_is_needed() -> None:
         described = document("1")["paths"][operation.path][operation.method.lower()]
         assert (described.get("security") == []) == (operation.permission is None)
         assert ("401" in described["responses"]) or operation.permission is None
-        assert ("403" in described["responses"]) == (operation.permission not in (None, "any"))
+        needs_a_right = operation.permission not in (None, "any") or 403 in operation.errors
+        assert ("403" in described["responses"]) == needs_a_right
 
 
 def test_public_schemas_are_described_as_open() -> None:
