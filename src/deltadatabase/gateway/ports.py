@@ -12,6 +12,10 @@ from deltadatabase.model import MemberInfo, ReadinessCheck, Result, StoreReport
 class Entities(Protocol):
     """Documents by schema id and key. Names are checked by the caller; all methods raise ``DeltaError``."""
 
+    def cached(self, schema_id: str, key: str, *, request_id: str = "") -> Result | None:
+        """What ``get`` would return, if nothing has to be waited for; else None. Raises NotFound."""
+        ...
+
     async def get(
         self,
         schema_id: str,
