@@ -134,7 +134,9 @@ def merged_write_forgotten(patch: Patch) -> None:
     """The merged header remembers as few writes as any other: a repeat is made again."""
     decide = engine.decide
     patch.setattr(
-        engine, "decide", lambda header, command, now_ms, recent_max: decide(header, command, now_ms, 0)
+        engine,
+        "decide",
+        lambda header, command, now_ms, _recent_max, **more: decide(header, command, now_ms, 0, **more),
     )
 
 
@@ -264,10 +266,8 @@ def reseal_without_condition(patch: Patch) -> None:
 
 
 def reseal_drops_the_document(patch: Patch) -> None:
-    plan = engine.plan
-    patch.setattr(
-        commit, "plan", lambda header, document, commands, *rest: plan(header, b"", commands, *rest)
-    )
+    reseal = engine._decide_reseal
+    patch.setattr(engine, "_decide_reseal", lambda header, command, _document: reseal(header, command, b""))
 
 
 PLANTS: dict[str, Callable[[Patch], None]] = {

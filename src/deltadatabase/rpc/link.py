@@ -16,7 +16,7 @@ from deltadatabase.model import Command, Op, Result
 _log = logging.getLogger(__name__)
 
 #: The commands that may change the store: cut short, their outcome is unknown.
-WRITES: Final = frozenset({Op.PUT, Op.DELETE, Op.SCHEMA_PUT, Op.SCHEMA_DELETE, Op.RESERVE_EPOCHS})
+WRITES: Final = frozenset({Op.PUT, Op.PATCH, Op.DELETE, Op.SCHEMA_PUT, Op.SCHEMA_DELETE, Op.RESERVE_EPOCHS})
 
 
 class Handler(Protocol):
