@@ -26,12 +26,18 @@ VALIDATION_STEPS_MAX: Final = 50_000_000
 PATTERN_STEPS_MAX: Final = 150_000_000
 ISSUE_BYTES_MAX: Final = 16 * MIB
 ISSUE_STEPS_MAX: Final = 100_000
+PATCH_OPERATIONS_MAX: Final = 1000
+PATCH_WORK_BYTES_MAX: Final = 64 * MIB
+PATCH_WORK_TIMES_MAX: Final = 8
+"""A patch may read and write so many bytes, and these times its document: about a second."""
 SCHEMAS_COMPILED_MAX: Final = 256
 SCHEMA_REVISIONS_MAX: Final = 65_536
 
 # Envelope
-RECENT_WRITES_MAX: Final = 8
+RECENT_WRITES_MAX: Final = 16
 WRITE_ID_BYTES: Final = 16
+WRITE_GROUP_BYTES: Final = 8
+"""The beginning of a write id that all writes under one Idempotency-Key have in common."""
 
 # Requests
 REQUEST_TIMEOUT_MS: Final = 10_000
@@ -116,6 +122,8 @@ PRESENCE_INTERVAL_S: Final = 600.0
 PRESENCE_RETRY_S: Final = 10.0
 PRESENCE_VALID_S: Final = 1200.0
 MERGED_WRITES_MAX: Final = 64
+PLANNING_S_MAX: Final = 0.005
+"""After so long over the patches of one group, others in the worker get their turn."""
 TOMBSTONE_AGE_S: Final = 3600.0
 TOMBSTONES_NOTED_MAX: Final = 65_536
 
@@ -151,4 +159,5 @@ assert MOVE_HOLD_S * 1000 < REQUEST_TIMEOUT_MS
 assert STORE_TIMEOUT_S * 1000 < REQUEST_TIMEOUT_MS
 assert PRESENCE_INTERVAL_S + 3 * PRESENCE_RETRY_S < PRESENCE_VALID_S < TOMBSTONE_AGE_S
 assert RECENT_WRITES_MAX < MERGED_WRITES_MAX <= 255, "a header counts recent writes in one byte"
+assert WRITE_GROUP_BYTES < WRITE_ID_BYTES
 assert TOMBSTONE_AGE_S > 60 * (REQUEST_TIMEOUT_MS / 1000 + STORE_TIMEOUT_S), "no late put outlives it"

@@ -200,7 +200,9 @@ class MainWorker:
         self.keys = Keys(master_keys.keyring(), settings.key_id)
         self.made = made
         self.accounts = accounts
-        self.router = Router(clock=clock, random=system_random)
+        self.router = Router(
+            clock=clock, random=system_random, document_bytes_max=settings.rest_max_body_size
+        )
         self.cluster = Cluster(self.router, state, clock=clock, random=system_random, keys=self.keys)
         self.rotation = Rotation(
             self.keys,

@@ -24,19 +24,21 @@ from deltadatabase.errors import (
     OutcomeUnknown,
     Overloaded,
     PartlyApplied,
+    PreconditionRequired,
     Unavailable,
 )
 from deltadatabase.gateway.revisions import Revisions
 from deltadatabase.limits import (
     BATCH_IN_FLIGHT_MAX,
     BATCH_ISSUES_MAX,
+    DOCUMENT_BYTES_MAX_DEFAULT,
     HELD_REQUESTS_MAX,
     MOVE_HOLD_S,
     REQUEST_TIMEOUT_MS,
     SCHEMA_ROUNDS_MAX,
     WRITE_ID_BYTES,
 )
-from deltadatabase.model import Command, Op, Result
+from deltadatabase.model import Command, Op, PatchKind, Result
 from deltadatabase.placement.membership import Member, Placement
 from deltadatabase.placement.ring import shard_of
 
@@ -70,6 +72,7 @@ class Router:
         clock: monotonic time for deadlines.
         random: write ids.
         timeout_ms: time for one request of a client.
+        document_bytes_max: what a PATCH may make of a document.
         move_hold_s: for how long requests wait at the most while their shard moves.
     """
 
@@ -79,12 +82,14 @@ class Router:
         clock: Clock,
         random: Random,
         timeout_ms: int = REQUEST_TIMEOUT_MS,
+        document_bytes_max: int = DOCUMENT_BYTES_MAX_DEFAULT,
         move_hold_s: float = MOVE_HOLD_S,
     ) -> None:
         self._clock = clock
         self._random = random
         self.revisions = Revisions()
         self._timeout_s = timeout_ms / 1000
+        self._document_bytes_max = document_bytes_max
         self._move_hold_s = move_hold_s
         self._placement: Placement | None = None
         self._links: dict[str, Link] = {}
@@ -355,6 +360,44 @@ class Router:
                 write_id=write_id,
                 request_id=request_id,
             )
+        )
+
+    async def patch(
+        self,
+        schema_id: str,
+        key: str,
+        patch: bytes,
+        kind: PatchKind,
+        *,
+        if_match: tuple[str, ...] | None = None,
+        if_none_match: tuple[str, ...] | None = None,
+        write_id: bytes | None = None,
+        request_id: str = "",
+    ) -> Result:
+        """Change one entity's document by a patch.
+
+        Returns:
+            Version, ETag and the patched document; b"" when the write was found to have been applied
+            earlier and the entity was written since.
+
+        Raises:
+            NotFound: there is no such entity.
+            Invalid: ``bad_patch``, or the schema refuses the patched document.
+            Conflict: ``patch_conflict`` or ``patch_test_failed``.
+            DeltaError: like ``put_one``.
+        """
+        command = self._write_command(
+            Op.PATCH,
+            schema_id,
+            key,
+            document=patch,
+            if_match=if_match,
+            if_none_match=if_none_match,
+            write_id=write_id,
+            request_id=request_id,
+        )
+        return await self._write(
+            msgspec.structs.replace(command, number=int(kind), document_bytes_max=self._document_bytes_max)
         )
 
     async def delete(
@@ -672,6 +715,9 @@ def _raise_refusals(commands: list[Command], outcomes: list[Result | DeltaError]
         for command, outcome in zip(commands, outcomes, strict=True)
         if isinstance(outcome, DeltaError)
     ]
+    for _, error in failed:
+        if isinstance(error, PreconditionRequired):
+            raise error  # Of the schema, not of one document.
     refused = [(key, error) for key, error in failed if isinstance(error, Invalid)]
     if refused:
         issues = [

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from deltadatabase.gateway.rotation import RotationStatus
-from deltadatabase.model import MemberInfo, ReadinessCheck, Result, StoreReport
+from deltadatabase.model import MemberInfo, PatchKind, ReadinessCheck, Result, StoreReport
 
 
 class Entities(Protocol):
@@ -53,6 +53,30 @@ class Entities(Protocol):
 
         Raises:
             Invalid: the schema refuses the document.
+            VersionMismatch: a condition fails.
+        """
+        ...
+
+    async def patch(
+        self,
+        schema_id: str,
+        key: str,
+        patch: bytes,
+        kind: PatchKind,
+        *,
+        if_match: tuple[str, ...] | None = None,
+        if_none_match: tuple[str, ...] | None = None,
+        write_id: bytes | None = None,
+        request_id: str = "",
+    ) -> Result:
+        """Change one entity by a patch, under conditions if any are given.
+
+        ``Result.document`` is what it has made of the entity.
+
+        Raises:
+            NotFound: there is no such entity.
+            Invalid: ``bad_patch``, or the schema refuses the patched document.
+            Conflict: ``patch_conflict`` or ``patch_test_failed``.
             VersionMismatch: a condition fails.
         """
         ...

@@ -57,6 +57,8 @@ def encode_request(request_id: int, command: Command) -> proc_worker_pb2.Request
             message.terms.extend(command.terms)
         if command.deleted:
             message.deleted = True
+        if command.document_bytes_max:
+            message.document_bytes_max = command.document_bytes_max
         if command.traceparent:
             message.traceparent = command.traceparent
     except ValueError:
@@ -106,6 +108,7 @@ def decode_request(message: proc_worker_pb2.Request) -> Command:
         prefix=message.prefix,
         terms=tuple(message.terms),
         deleted=message.deleted,
+        document_bytes_max=message.document_bytes_max,
         timeout_ms=message.timeout_ms,
         request_id=message.request_id,
         traceparent=message.traceparent,

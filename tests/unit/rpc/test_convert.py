@@ -37,6 +37,7 @@ commands = st.builds(
     prefix=texts,
     terms=st.lists(u64, max_size=3).map(tuple),
     deleted=st.booleans(),
+    document_bytes_max=u64,
     timeout_ms=u32,
     request_id=texts,
     traceparent=texts,
