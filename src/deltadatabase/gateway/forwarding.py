@@ -36,7 +36,7 @@ from deltadatabase.limits import (
     SCHEMA_ROUNDS_MAX,
     WRITE_ID_BYTES,
 )
-from deltadatabase.model import Command, Op, Result
+from deltadatabase.model import Command, Op, PatchKind, Result
 from deltadatabase.placement.membership import Member, Placement
 from deltadatabase.placement.ring import shard_of
 
@@ -244,7 +244,12 @@ class Router:
         return await self._read(command)
 
     async def put(
-        self, schema_id: str, documents: Mapping[str, bytes], *, request_id: str = ""
+        self,
+        schema_id: str,
+        documents: Mapping[str, bytes],
+        *,
+        write_ids: Mapping[str, bytes] | None = None,
+        request_id: str = "",
     ) -> dict[str, Result]:
         """Write entities; all are validated, under one version of the schema, before any is stored.
 
@@ -252,11 +257,18 @@ class Router:
             Invalid: a document is refused; nothing was stored.
             PartlyApplied: the store failed part-way; tells the outcome of each key.
         """
+        named = write_ids or {}
         if len(documents) == 1:
             ((key, document),) = documents.items()
-            return {key: await self.put_one(schema_id, key, document, request_id=request_id)}
+            return {
+                key: await self.put_one(
+                    schema_id, key, document, write_id=named.get(key), request_id=request_id
+                )
+            }
         commands = [
-            self._write_command(Op.PUT, schema_id, key, document=document, request_id=request_id)
+            self._write_command(
+                Op.PUT, schema_id, key, document=document, write_id=named.get(key), request_id=request_id
+            )
             for key, document in documents.items()
         ]
         pinned = await self._validate_all(commands)
@@ -325,6 +337,42 @@ class Router:
             )
         )
 
+    async def patch(
+        self,
+        schema_id: str,
+        key: str,
+        patch: bytes,
+        kind: PatchKind,
+        *,
+        if_match: tuple[str, ...] | None = None,
+        if_none_match: tuple[str, ...] | None = None,
+        write_id: bytes | None = None,
+        request_id: str = "",
+    ) -> Result:
+        """Change one entity's document by a patch.
+
+        Returns:
+            Version, ETag and the patched document; b"" when the write was found to have been applied
+            earlier and the entity was written since.
+
+        Raises:
+            NotFound: there is no such entity.
+            Invalid: ``bad_patch``, or the schema refuses the patched document.
+            Conflict: ``patch_conflict`` or ``patch_test_failed``.
+            DeltaError: like ``put_one``.
+        """
+        command = self._write_command(
+            Op.PATCH,
+            schema_id,
+            key,
+            document=patch,
+            if_match=if_match,
+            if_none_match=if_none_match,
+            write_id=write_id,
+            request_id=request_id,
+        )
+        return await self._write(msgspec.structs.replace(command, number=int(kind)))
+
     async def delete(
         self,
         schema_id: str,
@@ -346,6 +394,12 @@ class Router:
                 write_id=write_id,
                 request_id=request_id,
             )
+        )
+
+    async def resolve(self, schema_id: str, key: str, write_id: bytes, *, request_id: str = "") -> Result:
+        """Find out, in a fresh store read, whether a write was applied; see ``gateway.ports``."""
+        return await self._read(
+            Command(op=Op.RESOLVE, schema_id=schema_id, key=key, write_id=write_id, request_id=request_id)
         )
 
     def _write_command(
