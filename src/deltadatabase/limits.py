@@ -49,6 +49,18 @@ HEADER_BYTES_MAX: Final = 16 * KIB
 API_BODY_BYTES_MAX: Final = 64 * KIB
 REQUEST_ID_BYTES_MAX: Final = 128
 LAST_USED_SAVED_S: Final = 60.0
+CONDITION_TAGS_MAX: Final = 100
+"""ETags in one If-Match or If-None-Match."""
+
+# Idempotency-Key
+IDEMPOTENCY_KEY_BYTES_MAX: Final = 255
+IDEMPOTENCY_KEPT_S: Final = 24 * 3600.0
+IDEMPOTENCY_ROWS_MAX: Final = 1_000_000
+"""About 100 bytes each, in a file of the state directory."""
+IDEMPOTENCY_ROWS_IN_MEMORY_MAX: Final = 100_000
+IDEMPOTENCY_SURE_S: Final = 1800.0
+"""For so long after its first use, an entity's stored history may show that a write was not applied."""
+IDEMPOTENCY_TRIES_MAX: Final = 5
 
 # Connections and bodies of clients
 CONNECTIONS_MAX: Final = 16_384
@@ -160,4 +172,5 @@ assert STORE_TIMEOUT_S * 1000 < REQUEST_TIMEOUT_MS
 assert PRESENCE_INTERVAL_S + 3 * PRESENCE_RETRY_S < PRESENCE_VALID_S < TOMBSTONE_AGE_S
 assert RECENT_WRITES_MAX < MERGED_WRITES_MAX <= 255, "a header counts recent writes in one byte"
 assert WRITE_GROUP_BYTES < WRITE_ID_BYTES
+assert 2 * IDEMPOTENCY_SURE_S <= TOMBSTONE_AGE_S, "no entity's history begins again meanwhile"
 assert TOMBSTONE_AGE_S > 60 * (REQUEST_TIMEOUT_MS / 1000 + STORE_TIMEOUT_S), "no late put outlives it"

@@ -104,7 +104,11 @@ def _curl(method: str, path: str, operation: dict[str, Any]) -> str:
     if operation.get("security") != []:
         words.append('\\\n  -H "Authorization: Bearer $DELTADB_KEY"')
     if body := operation.get("requestBody"):
-        example = body["content"]["application/json"]["example"]
+        content_type, content = next(iter(body["content"].items()))
+        example = content["example"]
+        if "415" in operation["responses"]:
+            # What curl says by itself is not served there.
+            words.append(f"\\\n  -H 'Content-Type: {content_type}'")
         words.append(f"\\\n  -d '{json.dumps(example)}'")
     return " ".join(words)
 

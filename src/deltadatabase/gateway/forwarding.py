@@ -281,7 +281,12 @@ class Router:
         return await self._read(command)
 
     async def put(
-        self, schema_id: str, documents: Mapping[str, bytes], *, request_id: str = ""
+        self,
+        schema_id: str,
+        documents: Mapping[str, bytes],
+        *,
+        write_ids: Mapping[str, bytes] | None = None,
+        request_id: str = "",
     ) -> dict[str, Result]:
         """Write entities; all are validated, under one version of the schema, before any is stored.
 
@@ -289,11 +294,18 @@ class Router:
             Invalid: a document is refused; nothing was stored.
             PartlyApplied: the store failed part-way; tells the outcome of each key.
         """
+        named = write_ids or {}
         if len(documents) == 1:
             ((key, document),) = documents.items()
-            return {key: await self.put_one(schema_id, key, document, request_id=request_id)}
+            return {
+                key: await self.put_one(
+                    schema_id, key, document, write_id=named.get(key), request_id=request_id
+                )
+            }
         commands = [
-            self._write_command(Op.PUT, schema_id, key, document=document, request_id=request_id)
+            self._write_command(
+                Op.PUT, schema_id, key, document=document, write_id=named.get(key), request_id=request_id
+            )
             for key, document in documents.items()
         ]
         pinned = await self._validate_all(commands)
@@ -421,6 +433,12 @@ class Router:
                 write_id=write_id,
                 request_id=request_id,
             )
+        )
+
+    async def resolve(self, schema_id: str, key: str, write_id: bytes, *, request_id: str = "") -> Result:
+        """Find out, in a fresh store read, whether a write was applied; see ``gateway.ports``."""
+        return await self._read(
+            Command(op=Op.RESOLVE, schema_id=schema_id, key=key, write_id=write_id, request_id=request_id)
         )
 
     def _write_command(

@@ -14,6 +14,7 @@ import msgspec
 from deltadatabase.auth.contract import CreatedKey, KeyInfo, Session
 from deltadatabase.errors import Issue
 from deltadatabase.gateway.problem import CONTENT_TYPE, TYPE_PREFIX
+from deltadatabase.gateway.resources import Stored
 from deltadatabase.gateway.rotation import RotationStatus
 from deltadatabase.gateway.routes.access import Status
 from deltadatabase.gateway.routes.admin import Store, Worker
@@ -74,8 +75,10 @@ class Operation(NamedTuple):
         status: of success.
         body: type or JSON Schema of the request body.
         body_required: whether a request without one is malformed.
+        body_type: its content type, where not any.
         body_example, answer_example: values that work.
         query: name, description and whether it is required, of each query parameter.
+        headers: request headers that matter, of those in ``_HEADERS``.
         note: more than the summary says.
     """
 
@@ -89,20 +92,36 @@ class Operation(NamedTuple):
     status: int = 200
     body: Any = None
     body_required: bool = True
+    body_type: str = "application/json"
     body_example: Any = None
     answer_example: Any = None
     query: tuple[tuple[str, str, bool], ...] = ()
+    headers: tuple[str, ...] = ()
     note: str = ""
 
 
 _OK: Final = {"status": "ok"}
 _KEY: Final = (("key", "The entity's key; '/', '\\' and '..' are not served here.", True),)
 _DATA: Final = (503, 504)
+_HEADERS: Final = {
+    "If-Match": "ETags one of which must be current, or `*` for any existing entity; else 412.",
+    "If-None-Match": "ETags none of which may be current; `*`: there must be no entity.",
+    "If-Modified-Since": "Without If-None-Match: 304 unless the entity was modified later.",
+    "Idempotency-Key": (
+        "A name for this write, 1 to 255 visible characters, of the client's choice. Repeated with the same "
+        "request within 24 hours it changes nothing and gets the first outcome, with the header "
+        "`Idempotent-Replayed: true`; with another request for the same entity: 422."
+    ),
+    "Prefer": "`return=minimal` or `return=representation`.",
+}
+_KEYED: Final = ("Idempotency-Key",)
+_CONDITIONS: Final = ("If-Match", "If-None-Match")
+_RESOURCE: Final = "/entities/{schema_id}/{key}"
 
 OPERATIONS: Final = (
     Operation(
         "PUT", "/entity/{schema_id}", "Entities", "Write one or more entities", "write", Versions,
-        (400, 408, 409, 413, *_DATA, 507),
+        (400, 408, 409, 413, 422, *_DATA, 507), headers=_KEYED,
         body={"type": "object", "minProperties": 1, "additionalProperties": True},
         body_example={"session_001": _CHAT},
         answer_example={"status": "ok", "versions": {"session_001": 1}},
@@ -114,15 +133,55 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET", "/entity/{schema_id}", "Entities", "Read an entity", "read", _ANY_JSON, (400, 404, *_DATA),
-        query=_KEY, answer_example=_CHAT,
+        query=_KEY, answer_example=_CHAT, headers=("If-None-Match",),
         note=(
             "The document, byte for byte as it was sent, with ETag and Last-Modified. "
             "With If-None-Match naming the current ETag: 304."
         ),
     ),
     Operation(
-        "DELETE", "/entity/{schema_id}", "Entities", "Delete an entity", "write", Status, (400, *_DATA, 507),
-        query=_KEY, answer_example=_OK, note="Succeeds for an absent key too.",
+        "DELETE", "/entity/{schema_id}", "Entities", "Delete an entity", "write", Status,
+        (400, 409, 422, *_DATA, 507), query=_KEY, headers=_KEYED, answer_example=_OK,
+        note="Succeeds for an absent key too.",
+    ),
+    Operation(
+        "GET", _RESOURCE, "Entities", "Read an entity as a resource", "read", _ANY_JSON,
+        (400, 404, 412, *_DATA), headers=(*_CONDITIONS, "If-Modified-Since"), answer_example=_CHAT,
+        note=(
+            "The document, byte for byte. HEAD is served, too. Anything but control characters may stand in "
+            "the key, a '/' escaped as %2F or not."
+        ),
+    ),
+    Operation(
+        "PUT", _RESOURCE, "Entities", "Write an entity as a resource", "write", Stored,
+        (400, 408, 409, 412, 413, 415, 422, 428, *_DATA, 507),
+        headers=(*_CONDITIONS, "Idempotency-Key", "Prefer"),
+        body=_ANY_JSON, body_example=_CHAT,
+        answer_example={"status": "ok", "version": 2, "etag": '"2-5f0c2a9b"'},
+        note=(
+            "The body is the document; its content type is application/json, application/*+json or none. "
+            "201 with Location when there was none before. With `Prefer: return=minimal` there is no body "
+            "(204, or 201), with `return=representation` the document. 428: the schema says "
+            "x-require-if-match."
+        ),
+    ),
+    Operation(
+        "PATCH", _RESOURCE, "Entities", "Change an entity", "write", _ANY_JSON,
+        (400, 404, 408, 409, 412, 413, 415, 422, 428, *_DATA, 507),
+        headers=(*_CONDITIONS, "Idempotency-Key", "Prefer"),
+        body={"type": "object"}, body_type="application/merge-patch+json",
+        body_example={"archived": True}, answer_example={**_CHAT, "archived": True},
+        note=(
+            "By a JSON Merge Patch (RFC 7396, application/merge-patch+json) or a JSON Patch (RFC 6902, "
+            "application/json-patch+json, which needs the permission read as well). The answer is the "
+            "patched document; 204 without it for who may not read, with `Prefer: return=minimal`, and for "
+            "a repeat after which the entity has changed. 409: a JSON Patch that does not fit the document."
+        ),
+    ),
+    Operation(
+        "DELETE", _RESOURCE, "Entities", "Delete an entity as a resource", "write", None,
+        (400, 404, 409, 412, 422, 428, *_DATA, 507), status=204, headers=(*_CONDITIONS, "Idempotency-Key"),
+        note="404 for an absent one, unlike DELETE /entity.",
     ),
     Operation(
         "PUT", "/schema/{schema_id}", "Schemas", "Store a JSON Schema", "write", Status,
@@ -244,13 +303,27 @@ _PARAMETERS: Final = {
     "schema_id": {
         "type": "string", "maxLength": 100, "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]*$", "example": "chat.v1",
     },
+    "key": {"type": "string", "minLength": 1, "maxLength": 240, "example": "session_001"},
     "key_id": {"type": "string", "example": "a1b2c3d4e5f6a7b8"},
 }  # fmt: skip
 
 
 def document(version: str, *, public_schemas: bool = False) -> _Json:
     """Build the OpenAPI document. ``public_schemas`` as in the gateway's options."""
-    types = [Versions, Problem, Status, Session, Login, Me, NewKey, CreatedKey, KeyInfo, Worker, Store]
+    types = [
+        Versions,
+        Stored,
+        Problem,
+        Status,
+        Session,
+        Login,
+        Me,
+        NewKey,
+        CreatedKey,
+        KeyInfo,
+        Worker,
+        Store,
+    ]
     types += [LogLevel, Order, RotationStatus]
     _, components = msgspec.json.schema_components([*types, Health, Ready], ref_template=_REF)
     for component in components.values():
@@ -305,7 +378,8 @@ def _operation(operation: Operation) -> _Json:
         "description": _description(operation),
         "responses": {
             str(operation.status): _success(operation),
-            **({"304": {"description": "The ETag is still current."}} if _has_etag(operation) else {}),
+            **({"304": {"description": "The ETag is still current."}} if _is_read(operation) else {}),
+            **_OTHER_SUCCESSES.get((operation.method, operation.path), {}),
             **{str(status): _problem(status) for status in sorted(statuses)},
         },
     }
@@ -316,8 +390,11 @@ def _operation(operation: Operation) -> _Json:
     if operation.body is not None:
         described["requestBody"] = {
             "required": operation.body_required,
-            "content": {"application/json": _content(operation.body, operation.body_example)},
+            "content": {operation.body_type: _content(operation.body, operation.body_example)},
         }
+        if operation.method == "PATCH":
+            patch = {"type": "array", "items": {"type": "object"}}
+            described["requestBody"]["content"]["application/json-patch+json"] = _content(patch, None)
     return described
 
 
@@ -333,8 +410,21 @@ def _description(operation: Operation) -> str:
     return f"{operation.note} {right}".strip()
 
 
+_OTHER_SUCCESSES: Final = {
+    ("PUT", _RESOURCE): {
+        "201": {"description": "There was none before; Location leads to it."},
+        "204": {"description": "As preferred, without a body."},
+    },
+    ("PATCH", _RESOURCE): {"204": {"description": "Without the document."}},
+}
+
+
+def _is_read(operation: Operation) -> bool:
+    return operation.method == "GET" and operation.path in ("/entity/{schema_id}", _RESOURCE)
+
+
 def _has_etag(operation: Operation) -> bool:
-    return operation.method == "GET" and operation.path == "/entity/{schema_id}"
+    return _is_read(operation) or (operation.path == _RESOURCE and operation.method != "DELETE")
 
 
 def _parameters(operation: Operation) -> list[_Json]:
@@ -354,16 +444,17 @@ def _parameters(operation: Operation) -> list[_Json]:
                 "example": "session_001",
             }
         )
-    if _has_etag(operation):
-        parameters.append({"name": "If-None-Match", "in": "header", "schema": {"type": "string"}})
+    parameters.extend(
+        {"name": name, "in": "header", "description": _HEADERS[name], "schema": {"type": "string"}}
+        for name in operation.headers
+    )
     return parameters
 
 
 def _success(operation: Operation) -> _Json:
-    answer: _Json = {
-        "description": HTTPStatus(operation.status).phrase,
-        "content": {"application/json": _content(operation.answer, operation.answer_example)},
-    }
+    answer: _Json = {"description": HTTPStatus(operation.status).phrase}
+    if operation.answer is not None:
+        answer["content"] = {"application/json": _content(operation.answer, operation.answer_example)}
     if _has_etag(operation):
         answer["headers"] = {
             "ETag": {"description": "Strong; never repeats.", "schema": {"type": "string"}},
@@ -389,7 +480,11 @@ _MEANING: Final = {
     404: "It does not exist.",
     408: "The request did not arrive in time.",
     409: "It contradicts the present state, such as a stored template that is no valid JSON Schema.",
+    412: "A condition does not hold; nothing was changed. ETag tells the current one, if there is an entity.",
     413: "Larger than the limit.",
+    415: "The content type is not served here.",
+    422: "`idempotency_key_reused`: the Idempotency-Key was used for another request on this entity.",
+    428: "The schema wants a condition with every write: send If-Match or If-None-Match.",
     429: "Too many failed logins, or more requests than the key may make; see Retry-After.",
     431: "The headers are larger than the limit.",
     500: "`integrity`: the stored object is damaged or was tampered with.",

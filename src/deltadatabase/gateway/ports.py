@@ -28,9 +28,16 @@ class Entities(Protocol):
         ...
 
     async def put(
-        self, schema_id: str, documents: Mapping[str, bytes], *, request_id: str = ""
+        self,
+        schema_id: str,
+        documents: Mapping[str, bytes],
+        *,
+        write_ids: Mapping[str, bytes] | None = None,
+        request_id: str = "",
     ) -> dict[str, Result]:
         """Write entities; every document is validated before the first is stored.
+
+        ``write_ids``, by key, make their repeat recognisable.
 
         Raises:
             Invalid: the schema refuses a document; nothing was stored.
@@ -92,6 +99,14 @@ class Entities(Protocol):
         request_id: str = "",
     ) -> Result:
         """Remove an entity, under conditions if any are given; an absent one is fine without."""
+        ...
+
+    async def resolve(self, schema_id: str, key: str, write_id: bytes, *, request_id: str = "") -> Result:
+        """Find out, in a fresh store read, whether a write was applied: ``Result.found``, its version, ETag.
+
+        Of a write that is not found, ``version`` is the entity's present version, tombstones counted,
+        and ``number`` the oldest version whose write id is still known; both 0 if nothing is stored.
+        """
         ...
 
 

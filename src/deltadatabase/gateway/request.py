@@ -41,6 +41,7 @@ class Head(NamedTuple):
         fields: headers by lower-case name; repeated ones are joined with ``, ``.
         content_length: declared size of the body in bytes; None when it isn't declared.
         has_body: a body follows.
+        raw_path: the path as sent, where an escaped ``/`` is no separator.
     """
 
     method: str
@@ -49,6 +50,7 @@ class Head(NamedTuple):
     fields: dict[bytes, bytes]
     content_length: int | None
     has_body: bool
+    raw_path: bytes
 
     @property
     def authorization(self) -> str | None:
@@ -96,6 +98,7 @@ def examine(scope: Scope) -> Head:
         fields,
         length,
         b"transfer-encoding" in fields or bool(length),
+        path,
     )
 
 

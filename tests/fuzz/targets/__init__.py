@@ -14,6 +14,7 @@ Make = Callable[[Path], Target]
 
 TARGETS: Final[Mapping[str, Make]] = {
     "request-head": http.request_head,
+    "conditions": http.request_conditions,
     "rest": http.rest,
     "documents": documents.documents,
     "schema": documents.schema,

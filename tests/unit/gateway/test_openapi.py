@@ -4,8 +4,10 @@ import msgspec
 import pytest
 
 from deltadatabase.auth.accounts import Accounts
+from deltadatabase.gateway import resources
 from deltadatabase.gateway.auditing import RequestAudit
 from deltadatabase.gateway.entity import METHODS, PREFIX
+from deltadatabase.gateway.metrics import RESOURCE_ROUTE
 from deltadatabase.gateway.openapi import OPERATIONS, document
 from deltadatabase.gateway.routes import admin, documentation, health, keys, logs, rotation, schemas, session
 from unit.gateway.rest_fakes import Client, FakeDatabase
@@ -26,6 +28,7 @@ def routed(database: FakeDatabase, accounts: Accounts) -> set[tuple[str, str]]:
         *documentation.handlers("1", public_schemas=False),
     ]
     found = {(method, PREFIX + "{schema_id}") for method in METHODS if method != "HEAD"}
+    found |= {(method, RESOURCE_ROUTE) for method in resources.METHODS if method != "HEAD"}
     for handler in handlers:
         for path in handler.paths:
             found |= {(str(method), re.sub(r":\w+}", "}", path)) for method in handler.http_methods}
@@ -90,5 +93,9 @@ async def _send(client: Client, method: str, path: str, paths):  # type: ignore[
         elif parameter["in"] == "query":
             query.append(f"{parameter['name']}={example}")
     body = described.get("requestBody")
-    sent = None if body is None else msgspec.json.encode(body["content"]["application/json"]["example"])
-    return await client(method.upper(), target + ("?" + "&".join(query) if query else ""), sent)
+    content_type, content = ("", {}) if body is None else next(iter(body["content"].items()))
+    sent = None if body is None else msgspec.json.encode(content["example"])
+    headers = [("content-type", content_type)] if body is not None else []
+    return await client(
+        method.upper(), target + ("?" + "&".join(query) if query else ""), sent, headers=headers
+    )
