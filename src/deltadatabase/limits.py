@@ -26,6 +26,10 @@ VALIDATION_STEPS_MAX: Final = 50_000_000
 PATTERN_STEPS_MAX: Final = 150_000_000
 ISSUE_BYTES_MAX: Final = 16 * MIB
 ISSUE_STEPS_MAX: Final = 100_000
+PATCH_OPERATIONS_MAX: Final = 1000
+PATCH_WORK_BYTES_MAX: Final = 64 * MIB
+PATCH_WORK_TIMES_MAX: Final = 8
+"""A patch may read and write so many bytes, and these times its document: about a second."""
 SCHEMAS_COMPILED_MAX: Final = 256
 SCHEMA_REVISIONS_MAX: Final = 65_536
 
@@ -48,8 +52,10 @@ DESCRIBED_READS_MAX: Final = 16
 DESCRIBED_AT_ONCE_MAX: Final = 2
 
 # Envelope
-RECENT_WRITES_MAX: Final = 8
+RECENT_WRITES_MAX: Final = 16
 WRITE_ID_BYTES: Final = 16
+WRITE_GROUP_BYTES: Final = 8
+"""The beginning of a write id that all writes under one Idempotency-Key have in common."""
 
 # Requests
 REQUEST_TIMEOUT_MS: Final = 10_000
@@ -61,6 +67,18 @@ HEADER_BYTES_MAX: Final = 16 * KIB
 API_BODY_BYTES_MAX: Final = 64 * KIB
 REQUEST_ID_BYTES_MAX: Final = 128
 LAST_USED_SAVED_S: Final = 60.0
+CONDITION_TAGS_MAX: Final = 100
+"""ETags in one If-Match or If-None-Match."""
+
+# Idempotency-Key
+IDEMPOTENCY_KEY_BYTES_MAX: Final = 255
+IDEMPOTENCY_KEPT_S: Final = 24 * 3600.0
+IDEMPOTENCY_ROWS_MAX: Final = 1_000_000
+"""About 100 bytes each, in a file of the state directory."""
+IDEMPOTENCY_ROWS_IN_MEMORY_MAX: Final = 100_000
+IDEMPOTENCY_SURE_S: Final = 1800.0
+"""For so long after its first use, an entity's stored history may show that a write was not applied."""
+IDEMPOTENCY_TRIES_MAX: Final = 5
 
 # Connections and bodies of clients
 CONNECTIONS_MAX: Final = 16_384
@@ -134,6 +152,8 @@ PRESENCE_INTERVAL_S: Final = 600.0
 PRESENCE_RETRY_S: Final = 10.0
 PRESENCE_VALID_S: Final = 1200.0
 MERGED_WRITES_MAX: Final = 64
+PLANNING_S_MAX: Final = 0.005
+"""After so long over the patches of one group, others in the worker get their turn."""
 TOMBSTONE_AGE_S: Final = 3600.0
 TOMBSTONES_NOTED_MAX: Final = 65_536
 
@@ -169,4 +189,6 @@ assert MOVE_HOLD_S * 1000 < REQUEST_TIMEOUT_MS
 assert STORE_TIMEOUT_S * 1000 < REQUEST_TIMEOUT_MS
 assert PRESENCE_INTERVAL_S + 3 * PRESENCE_RETRY_S < PRESENCE_VALID_S < TOMBSTONE_AGE_S
 assert RECENT_WRITES_MAX < MERGED_WRITES_MAX <= 255, "a header counts recent writes in one byte"
+assert WRITE_GROUP_BYTES < WRITE_ID_BYTES
+assert 2 * IDEMPOTENCY_SURE_S <= TOMBSTONE_AGE_S, "no entity's history begins again meanwhile"
 assert TOMBSTONE_AGE_S > 60 * (REQUEST_TIMEOUT_MS / 1000 + STORE_TIMEOUT_S), "no late put outlives it"

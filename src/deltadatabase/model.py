@@ -27,7 +27,10 @@ class Op(enum.IntEnum):
     PUT = 2
     DELETE = 3
     RESOLVE = 4
-    """Find out, in a fresh store read, whether the write with this id was applied."""
+    """Find out, in a fresh store read, whether the write with this id was applied.
+
+    ``number`` as it was in the write: a PATCH's document is in the answer, if it is the present one.
+    """
     VALIDATE = 5
     """Check one document against its schema; nothing is stored."""
     KEY_OF = 6
@@ -68,7 +71,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         op: what to do.
         schema_id, key: the entity, or the schema alone.
         shard, term: placement as the router sees it; -1 and 0 for commands without an entity.
-        write_id: 16 bytes naming the write (PUT, DELETE, RESOLVE).
+        write_id: 16 bytes naming the write (PUT, PATCH, DELETE, RESOLVE). Those of all writes under
+            one Idempotency-Key of a client begin alike (``limits.WRITE_GROUP_BYTES``).
         document: the JSON text of the document, patch or schema, byte for byte.
         if_match: ETags one of which must be current (``*``: any existing entity); None: no condition.
         if_none_match: ETags none of which may be current (``*``: no entity); None: no condition.
@@ -80,6 +84,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         prefix: beginning of the stored names that a LIST wants.
         terms: of a LIST on a directory: for each shard its term if the worker owns it, else 0.
         deleted: a LIST wants deleted entities, too, as far as they are remembered.
+        document_bytes_max: of a PATCH: what the document may grow to; 0: the default.
         timeout_ms: time left for the answer.
         request_id: for logs.
         traceparent: W3C Trace Context of who sends it; "" without tracing.
@@ -101,6 +106,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     prefix: str = ""
     terms: tuple[int, ...] = ()
     deleted: bool = False
+    document_bytes_max: int = 0
     timeout_ms: int = 10_000
     request_id: str = ""
     traceparent: str = ""
@@ -126,17 +132,19 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A worker's answer to a command; failures are raised as ``DeltaError``.
 
     Attributes:
-        version: entity version, 0 when there is none.
+        version: entity version, 0 when there is none. Of a RESOLVE that found nothing: the present one.
         etag: strong ETag of the entity with its quotes, "" when there is none.
         updated_ms: commit time, milliseconds since the Unix epoch.
-        document: the document (GET) or schema (SCHEMA_GET), byte for byte.
+        document: the document (GET) or schema (SCHEMA_GET), byte for byte; what a PATCH has made,
+            b"" if it is a repeated one and another version is present.
         created: a PUT made an entity that was absent.
         not_modified: a GET's ``if_none_match`` named the current ETag; ``document`` is empty.
         found: a RESOLVE found the write, a DELETE, KEY_OF or RESEAL found an object, RESERVE_EPOCHS
             reserved, or RETIRE_KEY retired.
         schema_hash: version of the schema in force: hex digest of its bytes, "" without one.
         names: schema ids (SCHEMA_LIST, NAMESPACES) or paths (OBJECT_NAMES), in order of the stored names.
-        number: answer of RESERVE_EPOCHS: the highest epoch stored now; of RESEAL: 1 when it was needed.
+        number: answer of RESERVE_EPOCHS: the highest epoch stored now; of RESEAL: 1 when it was needed;
+            of a RESOLVE that found nothing: the oldest version whose write id is remembered, 0: none.
         key_id: master key that seals the entity (KEY_OF, RESEAL), b"" otherwise.
         repeated: the write had been applied before; this is what it did then.
         entities: page of a LIST, in order of the stored names.

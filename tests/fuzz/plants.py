@@ -22,7 +22,7 @@ from deltadatabase.cli.__main__ import PROGRAMS
 from deltadatabase.crypto import envelope
 from deltadatabase.gateway import control, edge, entity, forwarding, request
 from deltadatabase.rpc import convert
-from deltadatabase.schema import document
+from deltadatabase.schema import document, patch
 from deltadatabase.settings import values
 from deltadatabase.storage import paths
 from fuzz.targets import options
@@ -105,6 +105,8 @@ PLANTS: Final[dict[str, tuple[str, Callable[[], contextlib.AbstractContextManage
         "documents",
         lambda: mock.patch.object(document, "_check_depth", _too_slow(document._check_depth)),
     ),
+    # An index that is none.
+    "patch-index": ("patch", lambda: mock.patch.object(patch, "_index", int)),
     "leak": ("values", lambda: _everywhere("parse_address", _leak(values.parse_address))),
     "hungry": ("paths", lambda: mock.patch.object(paths, "unescape_key", _hungry(paths.unescape_key))),
     "wrong-field": (

@@ -27,6 +27,8 @@ class Operation:
         version: of the write or of what was read; 0 for an absent entity, for a delete that met
             nothing, and where the interface does not tell the version of a delete.
         outcome: ``ok``, ``refused`` (certainly not applied) or ``unknown``.
+        chain: what a document shows of the writes that made it: the put's value and those of the
+            patches after it, in turn; empty where nothing was shown.
         after: the version that a conditional put demanded to be current, 0 for an absent entity;
             None for any other operation.
     """
@@ -40,6 +42,7 @@ class Operation:
     version: int = 0
     outcome: str = "unknown"
     after: int | None = None
+    chain: tuple[bytes, ...] = ()
 
     def __str__(self) -> str:
         end = "…" if self.end is None else f"{self.end:.3f}"
@@ -64,7 +67,7 @@ def violations(history: list[Operation]) -> list[str]:
     for key, operations in by_key.items():
         writes = [op for op in operations if op.kind in ("put", "delete")]
         looks = [op for op in operations if op.kind in ("get", "seen") and op.done]
-        wrong = [*_versions(writes, looks), *_real_time(writes, looks)]
+        wrong = [*_versions(writes, looks), *_chains(writes, looks), *_real_time(writes, looks)]
         found += [f"{key}: {sentence}" for sentence in wrong]
     return found
 
@@ -109,6 +112,24 @@ def _versions(writes: list[Operation], looks: list[Operation]) -> list[str]:
         elif not write.after and before is not None and before.kind == "put":
             found.append(f"a conditional write met an entity that it did not want\n  {before}\n  {write}")
     found += _gaps(writes, by_version, shown)
+    return found
+
+
+def _chains(writes: list[Operation], looks: list[Operation]) -> list[str]:
+    """Each patch was made of the version before its own, and is in every document after it once."""
+    found: list[str] = []
+    made = {write.version: write.value for write in writes if write.done and write.version}
+    versions = {value: version for version, value in made.items()}
+    for operation in [*writes, *looks]:
+        if not operation.done:
+            continue
+        for back, value in enumerate(reversed(operation.chain)):
+            version = operation.version - back
+            if made.setdefault(version, value) != value or versions.setdefault(value, version) != version:
+                found.append(
+                    f"a document is not what the writes up to it make, at version {version}\n  {operation}"
+                )
+                break
     return found
 
 

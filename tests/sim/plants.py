@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from deltadatabase.storage.base import Condition, When
 from deltadatabase.worker import commit, engine
 from deltadatabase.worker.cache import Cache, Entry, Name
 from deltadatabase.worker.commit import Committer
+from deltadatabase.worker.engine import Change, Plan
 from deltadatabase.worker.locks import EntityLocks
 from deltadatabase.worker.writes import Attempt, PendingWrite, WriteQueue
 from sim.store import SimStore
@@ -134,7 +136,9 @@ def merged_write_forgotten(patch: Patch) -> None:
     """The merged header remembers as few writes as any other: a repeat is made again."""
     decide = engine.decide
     patch.setattr(
-        engine, "decide", lambda header, command, now_ms, recent_max: decide(header, command, now_ms, 0)
+        engine,
+        "decide",
+        lambda header, command, now_ms, _recent_max, **more: decide(header, command, now_ms, 0, **more),
     )
 
 
@@ -264,10 +268,59 @@ def reseal_without_condition(patch: Patch) -> None:
 
 
 def reseal_drops_the_document(patch: Patch) -> None:
-    plan = engine.plan
-    patch.setattr(
-        commit, "plan", lambda header, document, commands, *rest: plan(header, b"", commands, *rest)
-    )
+    reseal = engine._decide_reseal
+    patch.setattr(engine, "_decide_reseal", lambda header, command, _document: reseal(header, command, b""))
+
+
+def patch_made_of_a_stale_document(patch: Patch) -> None:
+    """Each patch of a group changes what was there before the group."""
+    add = Plan.add
+
+    def stale(self: Plan, command: Command, change: Change | None = None) -> None:
+        before = self.__dict__.setdefault("_before", self.document)
+        add(self, command, None if change is None else lambda document: change(before or document))
+
+    patch.setattr(Plan, "add", stale)
+
+
+def condition_of_a_patch_not_checked(patch: Patch) -> None:
+    check = engine.check_conditions
+
+    def lenient(header: Header | None, command: Command) -> None:
+        if command.op is not Op.PATCH:
+            check(header, command)
+
+    patch.setattr(engine, "check_conditions", lenient)
+
+
+def condition_checked_before_the_repeat(patch: Patch) -> None:
+    decide, conditions = engine.decide, engine.check_conditions
+
+    def decided(header: Header | None, command: Command, *rest: Any, **more: Any) -> engine.Decision:
+        if command.op is not Op.RESEAL:
+            conditions(header, command)
+        return decide(header, command, *rest, **more)
+
+    patch.setattr(engine, "decide", decided)
+
+
+def repeat_applied_again(patch: Patch) -> None:
+    """A repeat is compared with the present write only."""
+
+    def current_only(header: Header | None, write_id: bytes) -> int:
+        return header.version if header is not None and header.write_id == write_id else 0
+
+    patch.setattr(engine, "check_repeat", current_only)
+
+
+def put_recognised_by_its_last_write(patch: Patch) -> None:
+    """That the last write of a group is stored is taken for the whole group's being so."""
+
+    def committed(self: Plan, header: Header | None) -> bool:
+        assert self.header is not None
+        return engine.applied_version(header, self.header.write_id) > 0
+
+    patch.setattr(Plan, "committed", committed)
 
 
 PLANTS: dict[str, Callable[[Patch], None]] = {
@@ -295,5 +348,10 @@ PLANTS: dict[str, Callable[[Patch], None]] = {
         refusal_of_a_lost_merge_told,
         reseal_without_condition,
         reseal_drops_the_document,
+        patch_made_of_a_stale_document,
+        condition_of_a_patch_not_checked,
+        condition_checked_before_the_repeat,
+        repeat_applied_again,
+        put_recognised_by_its_last_write,
     )
 }

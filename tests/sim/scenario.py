@@ -6,12 +6,18 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 
-from deltadatabase.errors import DeltaError, NotFound, VersionMismatch
+import msgspec
+
+from deltadatabase.errors import Conflict, DeltaError, NotFound, Unprocessable, VersionMismatch
+from deltadatabase.gateway.forwarding import Router
+from deltadatabase.model import PatchKind, Result
 from sim.history import Operation, violations
 from sim.loop import run
 from sim.world import EVENTS, Shape, World
 
 EVENTS_MAX = 14
+ANSWERS_LOST = 0.2
+"""Of clients that send again what they have no answer to."""
 HEAL_S = 3.5
 """Time for the dead to be found and for the living to join again."""
 
@@ -46,7 +52,17 @@ ROTATING = Shape(
     events={**EVENTS, "rotate": 25},
 )  # fmt: skip
 """Entities are sealed anew with another master key while clients write them and owners change."""
-SHAPES = (MIXED, HOT, GRAVES, BROKEN, FLAPPING, DIRECTORY, ROTATING)
+PATCHING = Shape(
+    clients=6, keys=1, operations=16, think_s=0.06, kinds=(3, 3, 1, 1), patches=8, event_s=0.2,
+    events={**EVENTS, "outage": 2},
+)  # fmt: skip
+"""Each patch is made of what others have just left, most of them of writes in the same put."""
+REPEATING = Shape(
+    clients=6, keys=1, operations=14, think_s=0.03, kinds=(3, 2, 1, 3), patches=4, repeats=3, recent=250,
+    late_s=3.0, event_s=0.15, events={**EVENTS, "overtake": 6, "break": 4},
+)  # fmt: skip
+"""What a client does not know the outcome of it sends again, under the same write id."""
+SHAPES = (MIXED, HOT, GRAVES, BROKEN, FLAPPING, DIRECTORY, ROTATING, PATCHING, REPEATING)
 
 
 @dataclass
@@ -59,6 +75,7 @@ class Outcome:
         merged: puts that held several writes.
         removed: tombstones that were removed.
         resealed: puts that changed nothing but the master key.
+        repeated: writes that were found to have been applied when they came again.
     """
 
     history: list[Operation]
@@ -66,15 +83,17 @@ class Outcome:
     merged: int = 0
     removed: int = 0
     resealed: int = 0
+    repeated: int = 0
 
 
 async def _client(world: World, number: int) -> None:
     rng, shape = world.rng, world.shape
     keys = "abcdef"[: shape.keys]
     etags: dict[str, str] = {}
+    weights = (*shape.kinds, shape.patches)
     for count in range(shape.operations):
         await asyncio.sleep(rng.expovariate(1 / shape.think_s))
-        kind = rng.choices(["put", "get", "delete", "swap"], shape.kinds)[0]
+        kind = rng.choices(["put", "get", "delete", "swap", "patch"], weights)[0]
         await _operate(world, number, kind, rng.choice(keys), f"{number}.{count}".encode(), etags)
 
 
@@ -82,59 +101,120 @@ async def _operate(
     world: World, number: int, kind: str, key: str, value: bytes, etags: dict[str, str]
 ) -> None:
     """Let a client do one thing, and record what it saw. ``etags`` is what it knows of each key."""
-    now, router, landings = world.clock.monotonic_s, world.router, world.landings
-    operation = Operation(number, key, "put" if kind == "swap" else kind, None, now())
+    rng, shape = world.rng, world.shape
+    shown = "put" if kind in ("swap", "patch") else kind
+    operation = Operation(number, key, shown, None, world.clock.monotonic_s())
     world.history.append(operation)
-    seen: VersionMismatch | None = None
-    try:
-        if kind == "get":
-            read = await router.get("s", key)
-            operation.version, operation.value = landings.of_etag(key, read.etag, read.version), read.document
-            etags[key] = read.etag
-        elif kind == "delete":
-            result = await router.delete("s", key)
-            if not result.found:
-                operation.kind = "seen"  # It changed nothing, and says that nothing was there.
-            else:
-                operation.version = landings.of_write(key, result.version, operation.begin, now())
-            etags.pop(key, None)
-        else:
-            operation.value = value
-            known = etags.get(key) if kind == "swap" else None
-            if kind == "swap":
-                operation.after = landings.of_etag(key, known, 0) if known else 0
-            result = await router.put_one(
-                "s",
-                key,
-                value,
-                if_match=(known,) if known else None,
-                if_none_match=("*",) if kind == "swap" and not known else None,
+    write = _Write(kind, value, at_hand=rng.random() < 0.5)
+    if kind == "swap" or (kind == "patch" and etags.get(key) and rng.random() < 0.3):
+        write.known = etags.get(key, "")
+        operation.after = world.landings.of_etag(key, write.known, 0) if write.known else 0
+    if kind == "patch":
+        write.patch_kind = rng.choice([*PatchKind])
+    repeats = 0
+    if shape.repeats and kind != "get":
+        write.write_id = rng.randbytes(16)
+        repeats = shape.repeats
+    while not await _try(world, operation, write, etags) and repeats:
+        repeats -= 1
+        write.sent_before = True
+        await asyncio.sleep(rng.expovariate(1 / shape.think_s))
+
+
+@dataclass
+class _Write:
+    """What a client sends, and sends again unchanged.
+
+    Attributes:
+        at_hand: a read is first asked for without a wait.
+        known: the ETag that it wants to replace, "" for an absent entity; None: no condition.
+        sent_before: its outcome is not known; it may still land.
+    """
+
+    kind: str
+    value: bytes
+    at_hand: bool = False
+    known: str | None = None
+    patch_kind: PatchKind = PatchKind.MERGE
+    write_id: bytes | None = None
+    sent_before: bool = False
+
+    async def send(self, router: Router, key: str) -> Result:
+        if_match = (self.known,) if self.known else None
+        if self.kind == "get":
+            # As the REST side does where the worker may be in its own process.
+            at_hand = router.cached("s", key) if self.at_hand else None
+            return at_hand or await router.get("s", key)
+        if self.kind == "delete":
+            return await router.delete("s", key, write_id=self.write_id)
+        if self.kind == "patch":
+            patch: object = {self.value.decode(): 0}
+            if self.patch_kind is PatchKind.JSON:
+                patch = [{"op": "add", "path": f"/{self.value.decode()}", "value": 0}]
+            text = msgspec.json.encode(patch)
+            return await router.patch(
+                "s", key, text, self.patch_kind, if_match=if_match, write_id=self.write_id
             )
-            operation.version = landings.of_etag(key, result.etag, result.version)
-            etags[key] = result.etag
-    except NotFound:
-        operation.version = 0
-        etags.pop(key, None)
-    except VersionMismatch as exc:
-        operation.outcome = "refused"
-        seen = exc
+        return await router.put_one(
+            "s",
+            key,
+            msgspec.json.encode({self.value.decode(): 0}),
+            if_match=if_match,
+            if_none_match=("*",) if self.known == "" else None,
+            write_id=self.write_id,
+        )
+
+
+async def _try(world: World, operation: Operation, write: _Write, etags: dict[str, str]) -> bool:
+    """Send it once; whether its outcome is known now."""
+    now, router, landings, key = world.clock.monotonic_s, world.router, world.landings, operation.key
+    if operation.kind == "put":
+        operation.value = write.value
+    landed = write.write_id is not None and landings.has(key, write.write_id)
+    seen: str | None = None
+    try:
+        result = await write.send(router, key)
+    except (NotFound, VersionMismatch, Conflict, Unprocessable) as exc:
+        if landed:
+            world.wrong.append(f"{key}: a repeat of what has been applied is refused\n  {operation}")
+        seen = (isinstance(exc, VersionMismatch) and exc.etag) or ""
     except DeltaError as exc:
-        operation.outcome = "refused" if exc.certain else "unknown"
-        return
-    if router is not world.router:
-        return  # The main worker died meanwhile: its answer never arrived.
+        if exc.certain and not write.sent_before:
+            operation.outcome = "refused"
+        return exc.certain and not write.sent_before
+    if router is not world.router or (write.write_id and world.rng.random() < ANSWERS_LOST):
+        return False  # The main worker died meanwhile, or the way to it: its answer never arrived.
+    if seen is None and write.kind == "delete" and not result.found:
+        seen = ""
     if seen is not None:
         # A refusal tells the current version: as good as a read.
-        version = landings.of_etag(key, seen.etag, 0) if seen.etag else 0
-        look = Operation(number, key, "seen", None, operation.begin, now(), version, "ok")
+        version = landings.of_etag(key, seen, 0) if seen else 0
+        look = Operation(operation.client, key, "seen", None, operation.begin, now(), version, "ok")
         world.history.append(look)
-        if seen.etag:
-            etags[key] = seen.etag
-        else:
-            etags.pop(key, None)
-        return
+        _learn(etags, key, seen)
+        if not write.sent_before:
+            operation.outcome = "refused"
+        return True
+    world.repeated += result.repeated
     operation.outcome = "ok"
     operation.end = now()
+    if write.kind == "delete":
+        operation.version = landings.of_write(key, result.version, operation.begin, now())
+    else:
+        operation.version = landings.of_etag(key, result.etag, result.version)
+    if result.document:
+        operation.chain = tuple(name.encode() for name in msgspec.json.decode(result.document))
+    if write.kind == "get":
+        operation.value = operation.chain[-1]
+    _learn(etags, key, result.etag)
+    return True
+
+
+def _learn(etags: dict[str, str], key: str, etag: str) -> None:
+    if etag:
+        etags[key] = etag
+    else:
+        etags.pop(key, None)
 
 
 async def _trouble(world: World) -> None:
@@ -206,9 +286,11 @@ def simulate(seed: int, shapes: tuple[Shape, ...] = SHAPES) -> Outcome:
 
     async def main() -> Outcome:
         world = World(seed, shapes)
-        wrong = await _scenario(world)
+        wrong = [*await _scenario(world), *world.wrong]
         landings = world.landings
-        return Outcome(world.history, wrong, landings.merged, landings.removed, landings.resealed)
+        return Outcome(
+            world.history, wrong, landings.merged, landings.removed, landings.resealed, world.repeated
+        )
 
     outcome: Outcome = run(main())
     outcome.wrong += violations(outcome.history)

@@ -54,6 +54,7 @@ class Landings:
         self._landings: dict[str, list[_Landing]] = defaultdict(list)
         self._base: dict[str, int] = defaultdict(int)
         self._by_etag: dict[tuple[str, str], int] = {}
+        self._ids: set[tuple[str, bytes]] = set()
         self.merged = 0
         self.removed = 0
         self.resealed = 0
@@ -67,11 +68,16 @@ class Landings:
         self.resealed += header.version == before
         for write in (header, *header.recent):
             self._by_etag.setdefault((key, etag_of(write.version, write.write_id)), base + write.version)
+            self._ids.add((key, write.write_id))
 
     def gone(self, header: Header) -> None:
         """An entity's tombstone was removed."""
         self._base[header.key] += header.version
         self.removed += 1
+
+    def has(self, key: str, write_id: bytes) -> bool:
+        """Whether this write was committed."""
+        return (key, write_id) in self._ids
 
     def version_of(self, key: str) -> int:
         """The version that was committed last, 0 without one."""

@@ -16,13 +16,17 @@ from deltadatabase.placement.membership import Placement
 from sim.blocks import BLOCK, run_block
 from sim.history import Operation, violations
 from sim.plants import PLANTS
-from sim.scenario import FLAPPING, GRAVES, HOT, SHAPES, first_failure, simulate
+from sim.scenario import FLAPPING, GRAVES, HOT, REPEATING, SHAPES, first_failure, simulate
 
 SEEDS = 20_000
 PART = 500
 PLANTED_SEEDS = range(3_000)
 """Enough for each planted bug several times over; the search ends at the first."""
-SHAPES_FOR_RARE = {"cached_under_the_term_of_its_end": (FLAPPING,), "refusal_of_a_lost_merge_told": (HOT,)}
+SHAPES_FOR_RARE = {
+    "cached_under_the_term_of_its_end": (FLAPPING,),
+    "refusal_of_a_lost_merge_told": (HOT,),
+    "put_recognised_by_its_last_write": (REPEATING,),
+}
 """Needs more seeds among all shapes; ``just sim-long`` has them."""
 
 
@@ -60,6 +64,8 @@ def test_every_shape_does_what_it_is_for() -> None:
         assert sum(op.kind == kind and op.outcome == "ok" for op in operations) > 100
     assert sum(op.outcome == "unknown" for op in operations) > 30
     assert sum(op.after is not None and op.outcome == "ok" for op in operations) > 50
+    assert sum(len(op.chain) > 3 for op in operations) > 20
+    assert sum(outcome.repeated for outcome in outcomes) > 20
 
 
 @pytest.mark.parametrize("name", PLANTS)
@@ -143,6 +149,28 @@ def test_the_checker_judges_conditional_writes(after: int, version: int, says: s
     ]
     assert says in "".join(violations(history))
     assert bool(says) == bool(violations(history))
+
+
+@pytest.mark.parametrize(
+    ("version", "chain", "right"),
+    [
+        (3, (b"1", b"2", b"3"), True),
+        (2, (b"1", b"2"), True),
+        (3, (b"1", b"3"), False),
+        (3, (b"1", b"3", b"2"), False),
+        (4, (b"1", b"2", b"3", b"4"), True),
+        (4, (b"1", b"2", b"3", b"3"), False),
+        (4, (b"4",), True),
+        (4, (b"2", b"3", b"4", b"5"), False),
+    ],
+)
+def test_the_checker_judges_patches(version: int, chain: tuple[bytes, ...], right: bool) -> None:
+    history = [
+        *(Operation(0, "k", "put", b"%d" % n, n, n + 0.5, n, "ok") for n in (1, 2, 3)),
+        *(Operation(1, "k", "put", b"%d" % n, 3.5, None, 0, "unknown") for n in (4, 5)),
+        Operation(2, "k", "get", chain[-1], 5 if version > 2 else 2.1, 6, version, "ok", chain=chain),
+    ]
+    assert ("is not what the writes" not in "".join(violations(history))) == right
 
 
 def test_the_checker_lets_pass_what_one_copy_could_show() -> None:

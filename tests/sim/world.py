@@ -95,6 +95,8 @@ class Shape:
         clients, keys, operations: how many; operations are of each client.
         think_s: mean pause of a client between two operations.
         kinds: weights of put, get, delete and conditional put.
+        patches: weight of patches.
+        repeats: how often a client sends a write again whose outcome it does not know.
         directory: workers share a directory, call by call; else they have an object store.
         removes: the object store removes tombstones; a directory does anyway.
         tombstone_age_s: how old they get, if so.
@@ -111,6 +113,8 @@ class Shape:
     operations: int = 22
     think_s: float = 0.15
     kinds: tuple[int, int, int, int] = (4, 5, 1, 2)
+    patches: int = 0
+    repeats: int = 0
     directory: bool = False
     removes: bool = False
     tombstone_age_s: float = 0.0
@@ -124,10 +128,19 @@ class Shape:
 class Link:
     """The way to one worker: requests and replies travel, and both may be lost."""
 
+    local = True
+    """So that some reads are answered from the cache without a wait, as in one process."""
+
     def __init__(self, worker: Worker) -> None:
         self.lost = asyncio.Event()
         self._worker = worker
         self._pending: dict[asyncio.Future[Result], None] = {}  # In order: a seed is one history.
+
+    def cached(self, command: Command) -> Result | None:
+        worker = self._worker
+        if self.lost.is_set() or worker.killed or not worker.running.is_set():
+            return None
+        return worker.committer.fast(command)
 
     async def call(self, command: Command) -> Result:
         world, rng = self._worker.world, self._worker.world.rng
@@ -284,6 +297,8 @@ class World:
         # A short one lets shards move away from writes that are under way.
         self.move_hold_s = self.rng.choice([MOVE_HOLD_S, 0.02])
         self.history: list[Operation] = []
+        self.wrong: list[str] = []
+        self.repeated = 0
         self.workers: list[Worker] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._state = State()

@@ -11,6 +11,7 @@ from deltadatabase.errors import Invalid
 from deltadatabase.storage.base import Store
 from deltadatabase.worker.cache import Cache
 from deltadatabase.worker.commit import Committer
+from deltadatabase.worker.ports import Schemas as SchemasPort
 from deltadatabase.worker.ports import Sidecar
 from support.clocks import SeededRandom
 
@@ -19,10 +20,14 @@ KEYRING = Keyring(MasterKey(b"\x07" * 32))
 
 class NoSchema:
     hash = ""
+    demanding = False
 
     def check(self, key: str, document: bytes) -> None:
         if document == b"bad":
             raise Invalid("refused")
+
+    def demands_conditions(self, key: str) -> bool:
+        return self.demanding
 
 
 class Schemas:
@@ -54,13 +59,14 @@ def make_committer(
     lease: Lease | None = None,
     sidecar: Sidecar | None = None,
     seed: int = 0,
+    schemas: SchemasPort | None = None,
 ) -> Committer:
     """Build the committer of one worker on ``store``."""
     sealer = Sealer(KEYRING, SeededRandom(seed))
     return Committer(
         store,
         lambda: sealer,
-        Schemas(),
+        schemas or Schemas(),
         Cache(bytes_max=1 << 20),
         clock=clock,
         lease=lease or Lease(),

@@ -38,6 +38,8 @@ from deltadatabase.gateway.rotation import Phase, Progress, Rotation
 from deltadatabase.gateway.server import RestServer
 from deltadatabase.gateway.state import ClusterState
 from deltadatabase.gateway.traced import traced
+from deltadatabase.gateway.used_keys import FILE as USED_KEYS_FILE
+from deltadatabase.gateway.used_keys import UsedKeys
 from deltadatabase.limits import (
     CLIENT_MESSAGE_OVERHEAD_BYTES,
     CLIENT_STREAMS_MAX,
@@ -192,15 +194,19 @@ class MainWorker:
         audit: Audit,
         certificates: Certificates | None,
         traces: Tracing | None,
+        used_keys: UsedKeys,
     ) -> None:
         self.settings = settings
+        self.used_keys = used_keys
         self.audit = audit
         self.certificates = certificates
         self.tls = certificates.tls if certificates else None
         self.keys = Keys(master_keys.keyring(), settings.key_id)
         self.made = made
         self.accounts = accounts
-        self.router = Router(clock=clock, random=system_random)
+        self.router = Router(
+            clock=clock, random=system_random, document_bytes_max=settings.rest_max_body_size
+        )
         self.cluster = Cluster(self.router, state, clock=clock, random=system_random, keys=self.keys)
         self.rotation = Rotation(
             self.keys,
@@ -325,6 +331,7 @@ class MainWorker:
             clock=clock,
             random=system_random,
             audit=self.audit,
+            used_keys=self.used_keys,
         )
         if self.metrics is not None:
             app = self.metrics.requests.around(app)
@@ -400,7 +407,11 @@ async def _parts(
             client_ttl_s=settings.client_ttl,
             dev_mode=settings.dev,
         )
+        used_keys = None
         try:
+            # What is known of a database in memory ends with it.
+            in_memory = isinstance(settings, ServeSettings) and settings.memory
+            used_keys = UsedKeys(None if in_memory else settings.state_path / USED_KEYS_FILE)
             main = MainWorker(
                 settings,
                 state=state,
@@ -410,6 +421,7 @@ async def _parts(
                 audit=audit,
                 certificates=certificates,
                 traces=traces,
+                used_keys=used_keys,
             )
             watching = asyncio.create_task(main.cluster.watch())
             noting = asyncio.create_task(_keep_last_used(accounts))
@@ -423,6 +435,8 @@ async def _parts(
                 await asyncio.gather(watching, noting, return_exceptions=True)
                 await main.cluster.close()
         finally:
+            if used_keys is not None:
+                used_keys.close()
             accounts.close()
             audit.close()
     finally:

@@ -13,16 +13,18 @@ from deltadatabase import errors, limits
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import DeltaError
-from deltadatabase.gateway import entity
+from deltadatabase.gateway import entity, resources
 from deltadatabase.gateway.addresses import ClientAddresses
 from deltadatabase.gateway.asgi import ASGIApp
 from deltadatabase.gateway.auditing import RequestAudit
 from deltadatabase.gateway.edge import Edge
+from deltadatabase.gateway.idempotency import IdempotentWrites
 from deltadatabase.gateway.ports import Cluster, Entities, Listing, Rotations, Schemas
 from deltadatabase.gateway.routes import admin, documentation, health, keys, logs, schemas, session
 from deltadatabase.gateway.routes import rotation as rotation_routes
 from deltadatabase.gateway.routes.access import NO_STORE
 from deltadatabase.gateway.scan import Scans
+from deltadatabase.gateway.used_keys import UsedKeys
 from deltadatabase.settings import Network
 from deltadatabase.telemetry.audit import Audit
 
@@ -59,8 +61,15 @@ def create_app(
     random: Random,
     audit: Audit | None = None,
     listing: Listing | None = None,
+    used_keys: UsedKeys | None = None,
 ) -> ASGIApp:
-    """Build the ASGI application that serves every REST route; without ``audit``, events are logged only."""
+    """Build the ASGI application that serves every REST route.
+
+    Without ``audit``, events are logged only; without ``used_keys``, idempotency keys are known until
+    the process ends.
+    """
+    idempotent = IdempotentWrites(entity_port, used_keys or UsedKeys(), clock=clock)
+    body_bytes_max = options.body_bytes_max
     events = RequestAudit(audit or Audit(clock), accounts, ClientAddresses(options.trusted_proxies))
     return Edge(
         _framework(
@@ -73,7 +82,7 @@ def create_app(
                     accounts,
                     events,
                     scans=None if listing is None else Scans(listing, entity_port),
-                    body_bytes_max=options.body_bytes_max,
+                    body_bytes_max=body_bytes_max,
                     public=options.public_schemas,
                 ),
                 *admin.handlers(cluster, accounts),
@@ -84,7 +93,10 @@ def create_app(
                 ),
             ]
         ),
-        {"entity": entity.EntityHandler(entity_port, accounts, options.body_bytes_max)},
+        {
+            "entity": entity.EntityHandler(entity_port, accounts, idempotent, body_bytes_max),
+            "entities": resources.ResourceHandler(entity_port, accounts, idempotent, body_bytes_max),
+        },
         clock=clock,
         random=random,
         local_only=options.dev_mode,

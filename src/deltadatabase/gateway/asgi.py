@@ -49,8 +49,9 @@ class StreamedAnswer(NamedTuple):
 async def send_answer(answer: Answer, extra: Headers, send: Send, *, with_body: bool = True) -> None:
     """Send ``answer`` with ``extra`` headers; ``with_body=False`` is the answer to HEAD."""
     headers = answer.headers + extra
-    if answer.status != 304:
-        # A 304's length would be that of the document it doesn't carry (RFC 9110, section 8.6).
+    if answer.status not in (204, 304):
+        # A 304's length would be that of the document it doesn't carry, and a 204 has none at all
+        # (RFC 9110, section 8.6).
         headers.append((b"content-length", b"%d" % len(answer.body)))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body if with_body else b""})

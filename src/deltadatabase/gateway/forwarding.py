@@ -24,19 +24,21 @@ from deltadatabase.errors import (
     OutcomeUnknown,
     Overloaded,
     PartlyApplied,
+    PreconditionRequired,
     Unavailable,
 )
 from deltadatabase.gateway.revisions import Revisions
 from deltadatabase.limits import (
     BATCH_IN_FLIGHT_MAX,
     BATCH_ISSUES_MAX,
+    DOCUMENT_BYTES_MAX_DEFAULT,
     HELD_REQUESTS_MAX,
     MOVE_HOLD_S,
     REQUEST_TIMEOUT_MS,
     SCHEMA_ROUNDS_MAX,
     WRITE_ID_BYTES,
 )
-from deltadatabase.model import Command, Op, Result
+from deltadatabase.model import Command, Op, PatchKind, Result
 from deltadatabase.placement.membership import Member, Placement
 from deltadatabase.placement.ring import shard_of
 
@@ -50,7 +52,13 @@ RESEND_CODES: Final = frozenset({"link_down", "not_owner"})
 
 
 class Link(Protocol):
-    """The way to one worker, in this process or over gRPC."""
+    """The way to one worker; ``local``: in this process, so that ``cached`` may answer."""
+
+    local: bool
+
+    def cached(self, command: Command) -> Result | None:
+        """Answer a read at once, if nothing has to be waited for; else None. Raises DeltaError."""
+        ...
 
     async def call(self, command: Command) -> Result:
         """Send a command and wait for its answer. Raises DeltaError."""
@@ -64,6 +72,7 @@ class Router:
         clock: monotonic time for deadlines.
         random: write ids.
         timeout_ms: time for one request of a client.
+        document_bytes_max: what a PATCH may make of a document.
         move_hold_s: for how long requests wait at the most while their shard moves.
     """
 
@@ -73,12 +82,14 @@ class Router:
         clock: Clock,
         random: Random,
         timeout_ms: int = REQUEST_TIMEOUT_MS,
+        document_bytes_max: int = DOCUMENT_BYTES_MAX_DEFAULT,
         move_hold_s: float = MOVE_HOLD_S,
     ) -> None:
         self._clock = clock
         self._random = random
         self.revisions = Revisions()
         self._timeout_s = timeout_ms / 1000
+        self._document_bytes_max = document_bytes_max
         self._move_hold_s = move_hold_s
         self._placement: Placement | None = None
         self._links: dict[str, Link] = {}
@@ -229,6 +240,32 @@ class Router:
 
     # -- entities ----------------------------------------------------------------------
 
+    def cached(self, schema_id: str, key: str, *, request_id: str = "") -> Result | None:
+        """Read one entity whose owner has it at hand in this process; None: ask ``get``.
+
+        Nothing is waited for, so the term under which it is asked is still the shard's when it
+        answers. Raises NotFound.
+        """
+        placement = self._placement
+        if placement is None or self._closures:
+            return None
+        shard = shard_of(schema_id, key, placement.shards)
+        owner = placement.owners[shard]
+        if owner is None or shard in self._held or not self._links[owner].local:
+            return None
+        command = Command(
+            op=Op.GET,
+            schema_id=schema_id,
+            key=key,
+            shard=shard,
+            term=placement.terms[shard],
+            request_id=request_id,
+        )
+        try:
+            return self._links[owner].cached(command)
+        except NotOwner:
+            return None
+
     async def get(
         self,
         schema_id: str,
@@ -244,7 +281,12 @@ class Router:
         return await self._read(command)
 
     async def put(
-        self, schema_id: str, documents: Mapping[str, bytes], *, request_id: str = ""
+        self,
+        schema_id: str,
+        documents: Mapping[str, bytes],
+        *,
+        write_ids: Mapping[str, bytes] | None = None,
+        request_id: str = "",
     ) -> dict[str, Result]:
         """Write entities; all are validated, under one version of the schema, before any is stored.
 
@@ -252,11 +294,18 @@ class Router:
             Invalid: a document is refused; nothing was stored.
             PartlyApplied: the store failed part-way; tells the outcome of each key.
         """
+        named = write_ids or {}
         if len(documents) == 1:
             ((key, document),) = documents.items()
-            return {key: await self.put_one(schema_id, key, document, request_id=request_id)}
+            return {
+                key: await self.put_one(
+                    schema_id, key, document, write_id=named.get(key), request_id=request_id
+                )
+            }
         commands = [
-            self._write_command(Op.PUT, schema_id, key, document=document, request_id=request_id)
+            self._write_command(
+                Op.PUT, schema_id, key, document=document, write_id=named.get(key), request_id=request_id
+            )
             for key, document in documents.items()
         ]
         pinned = await self._validate_all(commands)
@@ -325,6 +374,44 @@ class Router:
             )
         )
 
+    async def patch(
+        self,
+        schema_id: str,
+        key: str,
+        patch: bytes,
+        kind: PatchKind,
+        *,
+        if_match: tuple[str, ...] | None = None,
+        if_none_match: tuple[str, ...] | None = None,
+        write_id: bytes | None = None,
+        request_id: str = "",
+    ) -> Result:
+        """Change one entity's document by a patch.
+
+        Returns:
+            Version, ETag and the patched document; b"" when the write was found to have been applied
+            earlier and the entity was written since.
+
+        Raises:
+            NotFound: there is no such entity.
+            Invalid: ``bad_patch``, or the schema refuses the patched document.
+            Conflict: ``patch_conflict`` or ``patch_test_failed``.
+            DeltaError: like ``put_one``.
+        """
+        command = self._write_command(
+            Op.PATCH,
+            schema_id,
+            key,
+            document=patch,
+            if_match=if_match,
+            if_none_match=if_none_match,
+            write_id=write_id,
+            request_id=request_id,
+        )
+        return await self._write(
+            msgspec.structs.replace(command, number=int(kind), document_bytes_max=self._document_bytes_max)
+        )
+
     async def delete(
         self,
         schema_id: str,
@@ -346,6 +433,12 @@ class Router:
                 write_id=write_id,
                 request_id=request_id,
             )
+        )
+
+    async def resolve(self, schema_id: str, key: str, write_id: bytes, *, request_id: str = "") -> Result:
+        """Find out, in a fresh store read, whether a write was applied; see ``gateway.ports``."""
+        return await self._read(
+            Command(op=Op.RESOLVE, schema_id=schema_id, key=key, write_id=write_id, request_id=request_id)
         )
 
     def _write_command(
@@ -640,6 +733,9 @@ def _raise_refusals(commands: list[Command], outcomes: list[Result | DeltaError]
         for command, outcome in zip(commands, outcomes, strict=True)
         if isinstance(outcome, DeltaError)
     ]
+    for _, error in failed:
+        if isinstance(error, PreconditionRequired):
+            raise error  # Of the schema, not of one document.
     refused = [(key, error) for key, error in failed if isinstance(error, Invalid)]
     if refused:
         issues = [

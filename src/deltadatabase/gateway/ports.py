@@ -8,11 +8,15 @@ from typing import Protocol
 import msgspec
 
 from deltadatabase.gateway.rotation import RotationStatus
-from deltadatabase.model import ListedEntity, MemberInfo, ReadinessCheck, Result, StoreReport
+from deltadatabase.model import ListedEntity, MemberInfo, PatchKind, ReadinessCheck, Result, StoreReport
 
 
 class Entities(Protocol):
     """Documents by schema id and key. Names are checked by the caller; all methods raise ``DeltaError``."""
+
+    def cached(self, schema_id: str, key: str, *, request_id: str = "") -> Result | None:
+        """What ``get`` would return, if nothing has to be waited for; else None. Raises NotFound."""
+        ...
 
     async def get(
         self,
@@ -26,9 +30,16 @@ class Entities(Protocol):
         ...
 
     async def put(
-        self, schema_id: str, documents: Mapping[str, bytes], *, request_id: str = ""
+        self,
+        schema_id: str,
+        documents: Mapping[str, bytes],
+        *,
+        write_ids: Mapping[str, bytes] | None = None,
+        request_id: str = "",
     ) -> dict[str, Result]:
         """Write entities; every document is validated before the first is stored.
+
+        ``write_ids``, by key, make their repeat recognisable.
 
         Raises:
             Invalid: the schema refuses a document; nothing was stored.
@@ -55,6 +66,30 @@ class Entities(Protocol):
         """
         ...
 
+    async def patch(
+        self,
+        schema_id: str,
+        key: str,
+        patch: bytes,
+        kind: PatchKind,
+        *,
+        if_match: tuple[str, ...] | None = None,
+        if_none_match: tuple[str, ...] | None = None,
+        write_id: bytes | None = None,
+        request_id: str = "",
+    ) -> Result:
+        """Change one entity by a patch, under conditions if any are given.
+
+        ``Result.document`` is what it has made of the entity.
+
+        Raises:
+            NotFound: there is no such entity.
+            Invalid: ``bad_patch``, or the schema refuses the patched document.
+            Conflict: ``patch_conflict`` or ``patch_test_failed``.
+            VersionMismatch: a condition fails.
+        """
+        ...
+
     async def delete(
         self,
         schema_id: str,
@@ -66,6 +101,14 @@ class Entities(Protocol):
         request_id: str = "",
     ) -> Result:
         """Remove an entity, under conditions if any are given; an absent one is fine without."""
+        ...
+
+    async def resolve(self, schema_id: str, key: str, write_id: bytes, *, request_id: str = "") -> Result:
+        """Find out, in a fresh store read, whether a write was applied: ``Result.found``, its version, ETag.
+
+        Of a write that is not found, ``version`` is the entity's present version, tombstones counted,
+        and ``number`` the oldest version whose write id is still known; both 0 if nothing is stored.
+        """
         ...
 
 

@@ -65,18 +65,23 @@ def split_documents(body: bytes) -> dict[str, bytes]:
 
 
 def _check_depth(text: bytes, depth_max: int) -> None:
-    """Refuse deep nesting before the parser, which recurses, meets it.
+    """Refuse deep nesting before the parser, which recurses, meets it."""
+    if not depth_within(text, depth_max):
+        raise Invalid(f"the json is nested too deeply levels_max={depth_max}", code="malformed_json")
+
+
+def depth_within(text: bytes, depth_max: int) -> bool:
+    """Tell whether at most so many levels of arrays and objects nest in ``text``.
 
     Strings are cut out first, since brackets in them do not nest. Text that is not JSON may be
     cut wrongly, but only behind the place where the parser gives up anyway.
     """
     if text.count(b"[") + text.count(b"{") <= depth_max:
-        return
+        return True
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     brackets = b"".join(text.split(b'"')[::2]).translate(None, _NOT_BRACKETS)
-    if max(accumulate(map(_DEPTH_STEP.__getitem__, brackets)), default=0) > depth_max:
-        raise Invalid(f"the json is nested too deeply levels_max={depth_max}", code="malformed_json")
+    return max(accumulate(map(_DEPTH_STEP.__getitem__, brackets)), default=0) <= depth_max
 
 
 def _malformed(text: bytes, exc: msgspec.DecodeError | UnicodeDecodeError) -> Invalid:

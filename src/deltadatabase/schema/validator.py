@@ -24,6 +24,7 @@ METADATA_PREFIX: Final = "_"
 """Keys that begin with it name metadata documents, which schemas leave alone unless they ask for them."""
 
 _METADATA_KEYWORD: Final = "x-validate-metadata"
+_CONDITIONS_KEYWORD: Final = "x-require-if-match"
 
 _VALIDATORS: Final[dict[Draft, type[jsonschema_rs.Validator]]] = {
     Draft.DRAFT4: jsonschema_rs.Draft4Validator,
@@ -95,6 +96,7 @@ class CompiledSchema:
     __slots__ = (
         "_checks_metadata",
         "_cost",
+        "_demands_conditions",
         "_graph",
         "_is_valid",
         "_metered",
@@ -121,6 +123,7 @@ class CompiledSchema:
         self._is_valid = self._validator.is_valid
         self._metered: tuple[Meter, Callable[[Any], bool]] | None = None
         self._checks_metadata = isinstance(schema, dict) and schema.get(_METADATA_KEYWORD) is True
+        self._demands_conditions = isinstance(schema, dict) and schema.get(_CONDITIONS_KEYWORD) is True
 
     def check(self, key: str, document: bytes) -> None:
         """Check that ``document`` is strict JSON and, unless it is metadata, that the schema allows it.
@@ -130,7 +133,7 @@ class CompiledSchema:
                 document on which this schema would run too long.
         """
         value = check_document(document)
-        if key.startswith(METADATA_PREFIX) and not self._checks_metadata:
+        if not self._concerns(key):
             return
         count = _value_count_max(document)
         # The bound for the deepest document usually suffices and saves finding out this one's depth.
@@ -140,6 +143,16 @@ class CompiledSchema:
         if not (self._is_valid(value) if affordable else self._is_valid_metered(value)):
             issues = self._issues(value, count)
             raise Invalid("the document does not match its schema", code="schema_violation", issues=issues)
+
+    def demands_conditions(self, key: str) -> bool:
+        """Tell whether each write must say by ``If-Match`` or ``If-None-Match`` what it replaces.
+
+        By ``"x-require-if-match": true`` at the top of the schema; of metadata documents as for ``check``.
+        """
+        return self._demands_conditions and self._concerns(key)
+
+    def _concerns(self, key: str) -> bool:
+        return self._checks_metadata or not key.startswith(METADATA_PREFIX)
 
     def _is_valid_metered(self, value: object) -> bool:
         if self._cost.steps.settled:
@@ -183,6 +196,10 @@ class Unvalidated(CompiledSchema):
     def check(self, key: str, document: bytes) -> None:
         """Check that ``document`` is strict JSON."""
         check_document(document)
+
+    def demands_conditions(self, key: str) -> bool:
+        """Nobody demands any."""
+        return False
 
 
 UNVALIDATED: Final[CompiledSchema] = Unvalidated()

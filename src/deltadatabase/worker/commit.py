@@ -21,24 +21,36 @@ from deltadatabase.errors import (
     NotOwner,
     OutcomeUnknown,
     Overloaded,
+    PreconditionRequired,
     Unavailable,
     VersionMismatch,
 )
 from deltadatabase.limits import (
     COMMIT_ATTEMPTS_MAX,
+    DOCUMENT_BYTES_MAX_DEFAULT,
     ENTITY_WAITERS_MAX,
+    PLANNING_S_MAX,
     RECENT_WRITES_MAX,
     SETTLED_AFTER_MS,
     TOMBSTONE_AGE_S,
 )
 from deltadatabase.model import Command, Header, Op, Result
+from deltadatabase.schema.patch import Patch, parse_patch
 from deltadatabase.storage.base import Store, When
 from deltadatabase.storage.paths import entity_path
 from deltadatabase.worker.cache import Cache, Entry, Name
 from deltadatabase.worker.counts import Counts
-from deltadatabase.worker.engine import applied_version, check_owner, etag_of, live_etag, plan
+from deltadatabase.worker.engine import (
+    Change,
+    Plan,
+    applied_version,
+    check_owner,
+    etag_of,
+    live_etag,
+    oldest_known,
+)
 from deltadatabase.worker.locks import EntityLocks
-from deltadatabase.worker.ports import Lease, Schemas, Sealer, Sidecar
+from deltadatabase.worker.ports import CheckedSchema, Lease, Schemas, Sealer, Sidecar
 from deltadatabase.worker.tombstones import Tombstones
 from deltadatabase.worker.writes import Attempt, PendingWrite, WriteQueue
 
@@ -119,10 +131,18 @@ class Committer:
         if command.op in (Op.KEY_OF, Op.RESEAL):
             return await self._about_key(command)
         validated = Result()
+        change = None
         if command.op is Op.PUT and not command.validated:
             validated = await self._validate(command)
+        elif command.op is Op.PATCH:
+            patch = parse_patch(command.document, command.number)
+            schema = await self._schema(command)
+            change = _change(command, patch, schema)
+            validated = Result(schema_hash=schema.hash)
+        elif command.op is Op.DELETE:
+            await self._check_delete(command)
         name = (command.schema_id, command.key)
-        result = await self._writes.write(name, PendingWrite(command, self._clock.monotonic_s()))
+        result = await self._writes.write(name, PendingWrite(command, self._clock.monotonic_s(), change))
         if validated.schema_hash or validated.validate_us:
             return msgspec.structs.replace(
                 result, schema_hash=validated.schema_hash, validate_us=validated.validate_us
@@ -149,13 +169,31 @@ class Committer:
 
     async def _validate(self, command: Command) -> Result:
         started = self._clock.monotonic_s()
-        schema = self._schemas.cached(command.schema_id, command.revision)
-        if schema is None:
-            schema = await self._schemas.get(command.schema_id, command.revision)
+        schema = await self._schema(command)
         if command.schema_hash and schema.hash != command.schema_hash:
             raise Conflict("schema changed while documents were being checked", code="schema_changed")
         schema.check(command.key, command.document)
         return Result(schema_hash=schema.hash, validate_us=self._us_since(started))
+
+    async def _schema(self, command: Command) -> CheckedSchema:
+        """Give the schema in force, once it allows a write under this command's conditions."""
+        schema = self._schemas.cached(command.schema_id, command.revision)
+        if schema is None:
+            schema = await self._schemas.get(command.schema_id, command.revision)
+        if (
+            command.if_match is None
+            and command.if_none_match is None
+            and schema.demands_conditions(command.key)
+        ):
+            raise PreconditionRequired("its schema wants If-Match or If-None-Match with each write")
+        return schema
+
+    async def _check_delete(self, command: Command) -> None:
+        try:
+            await self._schema(command)
+        except Conflict:
+            # What is stored is no schema. It demands nothing, and whoever cleans up may go on.
+            return
 
     async def _get(self, command: Command) -> Result:
         name = (command.schema_id, command.key)
@@ -174,10 +212,18 @@ class Committer:
             self._check_term(command)
             entry = await self._load(name, command.term, sure=True)
         version = applied_version(entry.header, command.write_id)
-        if not version or entry.header is None:
+        if entry.header is None:
             return Result(found=False)
-        etag = etag_of(version, command.write_id)
-        return Result(found=True, version=version, etag=etag, updated_ms=entry.header.updated_ms)
+        if not version:
+            return Result(found=False, version=entry.header.version, number=oldest_known(entry.header))
+        patched = command.number and version == entry.header.version
+        return Result(
+            found=True,
+            version=version,
+            etag=etag_of(version, command.write_id),
+            updated_ms=entry.header.updated_ms,
+            document=entry.document if patched else b"",
+        )
 
     async def _about_key(self, command: Command) -> Result:
         """Find out which master key seals an entity, and seal it anew if that is asked for.
@@ -282,11 +328,8 @@ class Committer:
         entry = self._cache.get(name, attempt.term, self._clock.monotonic_s())
         if entry is None:
             entry = await self._load(name, attempt.term)
-        commands = [write.command for write in attempt.writes]
         for _ in range(COMMIT_ATTEMPTS_MAX):
-            made = attempt.plan = plan(
-                entry.header, entry.document, commands, self._clock.wall_ms(), self._recent_writes_max
-            )
+            made = attempt.plan = await self._plan(entry, attempt.writes)
             if made.header is None:
                 attempt.succeed()
                 return
@@ -299,7 +342,7 @@ class Committer:
             putting = self._clock.monotonic_s()
             fresh = await self._put(name, attempt, entry.store_etag, sealed, header, made.document)
             attempt.store_us += self._us_since(putting)
-            if applied_version(fresh.header, header.write_id):
+            if made.committed(fresh.header):
                 if self._sidecar is not None:
                     self._sidecar.note(*name, sealed)
                 self.counts.puts += 1
@@ -308,6 +351,23 @@ class Committer:
                 return
             entry = fresh
         raise Unavailable("other writers kept changing this entity", code="contended")
+
+    async def _plan(self, entry: Entry, writes: Sequence[PendingWrite]) -> Plan:
+        made = Plan(
+            entry.header,
+            entry.document,
+            count=len(writes),
+            now_ms=self._clock.wall_ms(),
+            recent_max=self._recent_writes_max,
+        )
+        begun_s = self._clock.monotonic_s()
+        for write in writes:
+            made.add(write.command, write.change)
+            # Each patch is as long as the check of a document may be, and many may have gathered.
+            if write.change is not None and self._clock.monotonic_s() - begun_s > PLANNING_S_MAX:
+                await asyncio.sleep(0)
+                begun_s = self._clock.monotonic_s()
+        return made
 
     async def _put(
         self, name: Name, attempt: Attempt, store_etag: str, sealed: bytes, header: Header, document: bytes
@@ -384,6 +444,18 @@ class Committer:
 
     def _us_since(self, started_s: float) -> int:
         return int((self._clock.monotonic_s() - started_s) * 1e6)
+
+
+def _change(command: Command, patch: Patch, schema: CheckedSchema) -> Change:
+    """Say what a PATCH does to a document: the patched one holds to all that a PUT holds to."""
+    bytes_max = command.document_bytes_max or DOCUMENT_BYTES_MAX_DEFAULT
+
+    def change(document: bytes) -> bytes:
+        patched = patch.apply(document, bytes_max)
+        schema.check(command.key, patched)
+        return patched
+
+    return change
 
 
 def _read_result(entry: Entry, command: Command, *, queue_us: int = 0, store_us: int = 0) -> Result:

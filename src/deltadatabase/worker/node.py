@@ -29,7 +29,7 @@ from deltadatabase.worker.templates import Templates
 
 SCHEMA_INLINE_BYTES_MAX: Final = 16 * KIB
 NAMED: Final = frozenset(
-    {Op.GET, Op.PUT, Op.DELETE, Op.RESOLVE, Op.VALIDATE, Op.KEY_OF, Op.RESEAL}
+    {Op.GET, Op.PUT, Op.PATCH, Op.DELETE, Op.RESOLVE, Op.VALIDATE, Op.KEY_OF, Op.RESEAL}
     | {Op.SCHEMA_GET, Op.SCHEMA_PUT, Op.SCHEMA_DELETE}
 )
 """Commands about an entity or a schema."""
@@ -104,7 +104,7 @@ class Node:
         if command.op in NAMED:
             check_schema_id(command.schema_id)
         match command.op:
-            case Op.GET | Op.PUT | Op.DELETE | Op.RESOLVE | Op.VALIDATE | Op.KEY_OF | Op.RESEAL:
+            case Op.GET | Op.PUT | Op.PATCH | Op.DELETE | Op.RESOLVE | Op.VALIDATE | Op.KEY_OF | Op.RESEAL:
                 check_key(command.key)
                 try:
                     return await self._committer.execute(command)

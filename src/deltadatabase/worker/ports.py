@@ -36,6 +36,8 @@ class CheckedSchema(Protocol):
 
     def check(self, key: str, document: bytes) -> None: ...
 
+    def demands_conditions(self, key: str) -> bool: ...
+
 
 class Schemas(Protocol):
     """The schemas in force (``schema.registry.SchemaRegistry``)."""

@@ -1,7 +1,7 @@
 """Writes on their way: queued per entity, so that those which wait are committed together.
 
 While one put of an entity is under way, its next writes gather here. Then they go as one group:
-each is decided on what the one before it leaves (``engine.plan``), one object is put, and every
+each is decided on what the one before it leaves (``engine.Plan``), one object is put, and every
 answer leaves after that put. A hot entity so takes many writes for each round trip to the store.
 """
 
@@ -11,21 +11,25 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from deltadatabase.errors import DeltaError, OutcomeUnknown, Overloaded, Unavailable, VersionMismatch
+from deltadatabase.errors import DeltaError, OutcomeUnknown, Overloaded, Unavailable
 from deltadatabase.limits import MERGED_WRITES_MAX
 from deltadatabase.model import Command, Op, Result
 from deltadatabase.worker.cache import Name
-from deltadatabase.worker.engine import Decision, Plan, Unchanged, etag_of
+from deltadatabase.worker.engine import Change, Decision, Plan, Unchanged, etag_of
 from deltadatabase.worker.locks import EntityLocks
 
 
 class PendingWrite:
-    """One write, from its arrival to its answer. Must be made in the event loop that answers it."""
+    """One write, from its arrival to its answer. Must be made in the event loop that answers it.
 
-    __slots__ = ("answer", "command", "deadline_s", "queue_us", "queued_s")
+    ``change`` is what a PATCH does to the document that it meets.
+    """
 
-    def __init__(self, command: Command, queued_s: float) -> None:
+    __slots__ = ("answer", "change", "command", "deadline_s", "queue_us", "queued_s")
+
+    def __init__(self, command: Command, queued_s: float, change: Change | None = None) -> None:
         self.command = command
+        self.change = change
         self.queued_s = queued_s
         self.deadline_s = queued_s + command.timeout_ms / 1000
         self.queue_us = 0
@@ -135,7 +139,7 @@ class Attempt:
         """Answer each write as planned: the plan is committed, or changes nothing."""
         assert self.plan is not None
         for write, outcome in zip(self.writes, self.plan.outcomes, strict=True):
-            if isinstance(outcome, VersionMismatch):
+            if isinstance(outcome, DeltaError):
                 write.fail(outcome)
             else:
                 write.succeed(self._result(write, outcome))
@@ -148,7 +152,7 @@ class Attempt:
             return
         assert self.plan is not None
         for write, outcome in zip(self.writes, self.plan.outcomes, strict=True):
-            if isinstance(outcome, VersionMismatch):
+            if isinstance(outcome, DeltaError):
                 # Not applied either way; but the state that refuses it may never come to be.
                 write.fail(Unavailable("the store did not confirm an earlier write in time"))
             else:
@@ -161,6 +165,9 @@ class Attempt:
                 etag=outcome.etag,
                 updated_ms=outcome.updated_ms,
                 found=outcome.found,
+                repeated=outcome.repeated,
+                created=outcome.created,
+                document=outcome.document,
                 queue_us=write.queue_us,
                 store_us=self.store_us,
             )
@@ -169,6 +176,7 @@ class Attempt:
             version=header.version,
             etag="" if header.tombstone else etag_of(header.version, header.write_id),
             updated_ms=header.updated_ms,
+            document=outcome.document if write.command.op is Op.PATCH else b"",
             created=outcome.created,
             found=True,
             number=int(write.command.op is Op.RESEAL),

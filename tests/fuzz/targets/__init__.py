@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Final
 
 from fuzz.engine import Target
-from fuzz.targets import control, documents, http, options, stored, wire
+from fuzz.targets import control, documents, http, options, patches, stored, wire
 
 Make = Callable[[Path], Target]
 """Makes a target that may keep files in an empty folder."""
 
 TARGETS: Final[Mapping[str, Make]] = {
     "request-head": http.request_head,
+    "conditions": http.request_conditions,
     "rest": http.rest,
     "documents": documents.documents,
     "schema": documents.schema,
     "template": documents.template,
+    "patch": patches.patches,
     "envelope-format": stored.envelope_format,
     "envelope": stored.envelope,
     "envelope-unsigned": stored.unsigned,

@@ -11,9 +11,10 @@ from urllib.parse import quote
 from unit.gateway.rest_fakes import Reply, exchange
 
 from deltadatabase import limits
-from deltadatabase.errors import Denied, Invalid
-from deltadatabase.gateway import request
+from deltadatabase.errors import Denied, Invalid, VersionMismatch
+from deltadatabase.gateway import conditions, request
 from deltadatabase.gateway.entity import entity_key
+from deltadatabase.model import Result
 from deltadatabase.storage.paths import check_schema_id
 from fuzz.engine import Target, Wrong
 from fuzz.mutate import bytes_changed, json_change
@@ -26,6 +27,7 @@ PATHS = (
     "/entity/notes", "/entity/chat.v1", "/entity/", "/entity/..", "/schema/notes", "/schemas/notes",
     "/admin/schemas", "/api/schemas", "/api/login", "/api/me", "/api/keys", "/api/keys/0011",
     "/admin/workers", "/admin/store", "/health", "/livez", "/readyz", "/openapi.json", "/docs", "/", "*", "",
+    "/entities/notes/first", "/entities/notes/a%2Fb/../c", "/entities/notes/", "/entities//x",
 )  # fmt: skip
 QUERIES = ("", "?key=a", "?key=first", "?key=%C3%BC", "?key=a&key=b", "?key=", "?", "?key=%2e%2e", "?x=%00")
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE", "get", "X")
@@ -33,6 +35,9 @@ HEADERS = (
     b"if-none-match: *", b'if-none-match: W/"1-aa", "2"', b"host: localhost", b"origin: http://[::1]:80",
     b"content-length: 3", b"transfer-encoding: chunked", b"expect: 100-continue", b"x-request-id: abc",
     b"content-type: text/xml", b"accept-encoding: gzip", b"authorization: Bearer wrong",
+    b"if-match: *", b'if-match: "1-aa", W/"2"', b"if-modified-since: Tue, 14 Nov 2023 22:13:20 GMT",
+    b"content-type: application/merge-patch+json", b"content-type: application/json-patch+json",
+    b"idempotency-key: n", b'idempotency-key: "a\\"b"', b"prefer: return=minimal",
 )  # fmt: skip
 WORDS = (
     "key", "client_id", "name", "permissions", "expires_in", "schemas", "read", "write", "admin", "24h", "7d",
@@ -62,10 +67,26 @@ _CALLS = tuple(
         *(("GET", path, "", b"") for path in PATHS[6:19]),
     )
 )
+_RESOURCES = tuple(
+    f"{method} /entities/notes/first\r\nauthorization: Bearer {ADMIN_KEY}\r\n{headers}\r\n".encode() + body
+    for method, headers, body in (
+        ("PUT", "if-none-match: *\r\nidempotency-key: n\r\n", b'{"text": "hello"}'),
+        ("PUT", 'if-match: "1-aa"\r\n', b'{"text": "hello"}'),
+        ("GET", "if-modified-since: Tue, 14 Nov 2023 22:13:20 GMT\r\n", b""),
+        ("PATCH", "content-type: application/merge-patch+json\r\nprefer: return=minimal\r\n", b'{"a": null}'),
+        (
+            "PATCH",
+            'content-type: application/json-patch+json\r\nidempotency-key: "n"\r\n',
+            b'[{"op": "add", "path": "/a", "value": 1}]',
+        ),
+        ("DELETE", "idempotency-key: d\r\n", b""),
+    )
+)
 
 _CONDITIONAL = f"GET /entity/notes?key=first\r\nauthorization: Bearer {ADMIN_KEY}\r\nif-none-match: "
 SEEDS = (
     *_CALLS,
+    *_RESOURCES,
     *(f"{_CONDITIONAL}{tags}\r\n\r\n".encode() for tags in ("*", '"1-aa"', 'W/"1-aa", "2"')),
 )
 
@@ -168,6 +189,48 @@ def check_head(data: bytes) -> None:
 
 def request_head(_folder: Path) -> Target:
     return Target("request-head", check_head, SEEDS, changed)
+
+
+def check_conditions(data: bytes) -> None:
+    """What the headers of ``/entities`` ask for."""
+    scope, _ = scope_of(data)
+    fields = dict(scope["headers"])  # type: ignore[call-overload]
+    for parse in (conditions.check_document_type, conditions.patch_kind, conditions.preference):
+        try:
+            parse(fields)
+        except Invalid:
+            pass
+    try:
+        key = conditions.idempotency_key(fields)
+    except Invalid:
+        key = None
+    if key is not None:
+        quoted = b'"' + key.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+        if conditions.idempotency_key({b"idempotency-key": quoted}) != key:
+            raise Wrong("an idempotency key does not survive its own notation")
+    try:
+        wanted = conditions.conditions_of(fields)
+    except Invalid:
+        return
+    for name, tags in ((b"if-match", wanted.if_match), (b"if-none-match", wanted.if_none_match)):
+        if (tags is None) != (name not in fields):
+            raise Wrong("a condition was made up, or lost")
+        if tags:
+            again = conditions.conditions_of({name: ", ".join(tags).encode("latin-1")})
+            if tags not in (again.if_match, again.if_none_match):
+                raise Wrong("etags do not survive their own notation")
+    try:
+        conditions.check_read(fields, wanted, _READ)
+    except VersionMismatch:
+        if wanted.hold(_READ.etag) and b"if-unmodified-since" not in fields:
+            raise Wrong("a condition that holds was refused") from None
+
+
+_READ = Result(version=1, etag='"1-aa"', updated_ms=1_700_000_000_000, document=b"1")
+
+
+def request_conditions(_folder: Path) -> Target:
+    return Target("conditions", check_conditions, SEEDS, changed)
 
 
 def judge(reply: Reply, method: str) -> None:

@@ -5,6 +5,7 @@ import pytest
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.clock import system_random
 from deltadatabase.gateway.app import GatewayOptions, create_app
+from deltadatabase.gateway.used_keys import UsedKeys
 from unit.gateway.rest_fakes import ADMIN_KEY, Client, CountingRandom, FakeDatabase, FakeListing, TestClock
 
 MakeClient = Callable[..., Client]
@@ -43,8 +44,18 @@ def rest_accounts(
 
 
 @pytest.fixture(scope="session")
+def rest_used_keys() -> Iterator[UsedKeys]:
+    used = UsedKeys()
+    yield used
+    used.close()
+
+
+@pytest.fixture(scope="session")
 def rest_clients(
-    rest_database: FakeDatabase, rest_accounts: list[Accounts], rest_clock: TestClock
+    rest_database: FakeDatabase,
+    rest_accounts: list[Accounts],
+    rest_clock: TestClock,
+    rest_used_keys: UsedKeys,
 ) -> MakeClient:
     """Applications are built once for each set of options: that takes longer than a test may."""
     built: dict[tuple[tuple[str, object], ...], Client] = {}
@@ -64,6 +75,7 @@ def rest_clients(
                 clock=rest_clock,
                 random=CountingRandom(),
                 listing=FakeListing(database),
+                used_keys=rest_used_keys,
             )
             built[chosen] = Client(app)
         return built[chosen]
@@ -73,10 +85,14 @@ def rest_clients(
 
 @pytest.fixture
 def database(
-    rest_database: FakeDatabase, rest_accounts: list[Accounts], rest_clock: TestClock
+    rest_database: FakeDatabase,
+    rest_accounts: list[Accounts],
+    rest_clock: TestClock,
+    rest_used_keys: UsedKeys,
 ) -> FakeDatabase:
     """The database, empty, with accounts as new."""
     rest_database.reset()
+    rest_used_keys._connection.execute("DELETE FROM uses")
     rest_clock.forget_failed_logins()
     for accounts in rest_accounts:
         for key in accounts.list_keys():

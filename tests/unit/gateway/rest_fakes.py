@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from deltadatabase.errors import NotFound, VersionMismatch
+import msgspec
+
+from deltadatabase.errors import Conflict, NotFound, Unprocessable, VersionMismatch
 from deltadatabase.gateway.asgi import ASGIApp, Message
 from deltadatabase.gateway.ports import Page
 from deltadatabase.gateway.rotation import Progress, RotationStatus
@@ -18,6 +20,7 @@ from deltadatabase.model import (
     ListedEntity,
     MemberInfo,
     MemberState,
+    PatchKind,
     ProbeCheck,
     ReadinessCheck,
     Result,
@@ -35,9 +38,10 @@ class TestClock:
 
     def __init__(self) -> None:
         self._monotonic_s = 1000.0
+        self.now_ms = NOW_MS
 
     def wall_ms(self) -> int:
-        return NOW_MS
+        return self.now_ms
 
     def monotonic_s(self) -> float:
         return self._monotonic_s
@@ -98,6 +102,12 @@ class FakeDatabase:
 
     def reset(self) -> None:
         self.rotation.told.clear()
+        #: Versions with the ids of the writes that made them, oldest first, as far as they are remembered.
+        self.history: dict[tuple[str, str], list[tuple[int, bytes]]] = {}
+        self.remembered = 9
+        #: Raised after the next write was applied, as if its answer were lost.
+        self.lost: Exception | None = None
+        self.write_ids: list[bytes] = []
         self.documents: dict[tuple[str, str], tuple[int, bytes]] = {}
         self.schemas: dict[str, bytes] = {}
         self.failure: Exception | None = None
@@ -107,6 +117,9 @@ class FakeDatabase:
     def _fail(self) -> None:
         if self.failure is not None:
             raise self.failure
+
+    def cached(self, schema_id: str, key: str, *, request_id: str = "") -> Result | None:
+        return None
 
     async def get(
         self,
@@ -128,17 +141,58 @@ class FakeDatabase:
         return Result(version=version, etag=etag, document=document, **times)
 
     async def put(
-        self, schema_id: str, documents: Mapping[str, bytes], *, request_id: str = ""
+        self,
+        schema_id: str,
+        documents: Mapping[str, bytes],
+        *,
+        write_ids: Mapping[str, bytes] | None = None,
+        request_id: str = "",
     ) -> dict[str, Result]:
         self._fail()
         for document in documents.values():
             check_document(document)
-        results = {}
-        for key, document in documents.items():
-            version = self.documents.get((schema_id, key), (0, b""))[0] + 1
-            self.documents[schema_id, key] = (version, document)
-            results[key] = Result(version=version)
-        return results
+        return {
+            key: self._write(schema_id, key, document, (write_ids or {}).get(key), None, None)
+            for key, document in documents.items()
+        }
+
+    def _write(
+        self,
+        schema_id: str,
+        key: str,
+        document: bytes | None,
+        write_id: bytes | None,
+        if_match: tuple[str, ...] | None,
+        if_none_match: tuple[str, ...] | None,
+    ) -> Result:
+        """What the worker's engine does; ``document`` None deletes."""
+        name = (schema_id, key)
+        history = self.history.setdefault(name, [])
+        if write_id is not None:
+            self.write_ids.append(write_id)
+            for version, known in history:
+                if known == write_id:
+                    etag = f'"{version}-aa"'
+                    return Result(version=version, etag=etag, updated_ms=NOW_MS, found=True, repeated=True)
+                if known[:8] == write_id[:8]:
+                    raise Unprocessable("the key was used otherwise", code="idempotency_key_reused")
+        self._check(schema_id, key, if_match, if_none_match)
+        present = name in self.documents
+        version = history[-1][0] if history else 0
+        if document is None and not present:
+            return Result(version=version)
+        version += 1
+        history.append((version, write_id or b"anonymous"))
+        del history[: -self.remembered]
+        if document is None:
+            del self.documents[name]
+        else:
+            self.documents[name] = (version, document)
+        if self.lost is not None:
+            lost, self.lost = self.lost, None
+            raise lost
+        etag = "" if document is None else f'"{version}-aa"'
+        return Result(version=version, etag=etag, updated_ms=NOW_MS, created=not present, found=True)
 
     async def put_one(
         self,
@@ -151,12 +205,52 @@ class FakeDatabase:
         write_id: bytes | None = None,
         request_id: str = "",
     ) -> Result:
+        self._fail()
         check_document(document)
-        present = (schema_id, key) in self.documents
-        self._check(schema_id, key, if_match, if_none_match)
-        await self.put(schema_id, {key: document}, request_id=request_id)
-        version = self.documents[schema_id, key][0]
-        return Result(version=version, etag=f'"{version}-aa"', updated_ms=NOW_MS, created=not present)
+        self.request_ids.append(request_id)
+        return self._write(schema_id, key, document, write_id, if_match, if_none_match)
+
+    async def patch(
+        self,
+        schema_id: str,
+        key: str,
+        patch: bytes,
+        kind: PatchKind,
+        *,
+        if_match: tuple[str, ...] | None = None,
+        if_none_match: tuple[str, ...] | None = None,
+        write_id: bytes | None = None,
+        request_id: str = "",
+    ) -> Result:
+        """Applies merge patches of objects, one level deep, and the operations ``test`` and ``add``."""
+        self._fail()
+        change = check_document(patch)
+        if (schema_id, key) not in self.documents and if_match is None:
+            raise NotFound("there is no such entity", code="entity_not_found")
+        present = json.loads(self.documents.get((schema_id, key), (0, b"{}"))[1])
+        if kind is PatchKind.JSON:
+            assert isinstance(change, list)
+            for operation in change:
+                name = operation["path"][1:]
+                if operation["op"] == "test" and present.get(name) != operation["value"]:
+                    raise Conflict("a test of the patch fails", code="patch_test_failed")
+                present[name] = operation["value"]
+        else:
+            assert isinstance(change, dict)
+            present = {name: value for name, value in {**present, **change}.items() if value is not None}
+        document = json.dumps(present).encode()
+        result = self._write(schema_id, key, document, write_id, if_match, if_none_match)
+        return msgspec.structs.replace(result, document=b"" if result.repeated else document)
+
+    async def resolve(self, schema_id: str, key: str, write_id: bytes, *, request_id: str = "") -> Result:
+        self._fail()
+        history = self.history.get((schema_id, key), [])
+        for version, known in history:
+            if known == write_id:
+                return Result(found=True, version=version, etag=f'"{version}-aa"', updated_ms=NOW_MS)
+        if not history:
+            return Result()
+        return Result(version=history[-1][0], number=history[0][0])
 
     def _check(
         self,
@@ -183,8 +277,7 @@ class FakeDatabase:
         request_id: str = "",
     ) -> Result:
         self._fail()
-        self._check(schema_id, key, if_match, if_none_match)
-        return Result(found=self.documents.pop((schema_id, key), None) is not None)
+        return self._write(schema_id, key, None, write_id, if_match, if_none_match)
 
     async def schema_get(self, schema_id: str) -> Result:
         self._fail()

@@ -9,12 +9,12 @@ from unit.gateway.rest_fakes import Client, FakeDatabase
 MEMBERS = {"type", "title", "status", "detail", "error", "request_id"}
 TARGETS = sorted(
     {
-        (op.method, op.path.format(schema_id="chat", key_id="x") + ("?key=a" if op.query else ""))
+        (op.method, op.path.format(schema_id="chat", key="k", key_id="x") + ("?key=a" if op.query else ""))
         for op in OPERATIONS
     }
 )
 GUARDED = [
-    (op.method, op.path.format(schema_id="chat", key_id="x") + ("?key=a" if op.query else ""))
+    (op.method, op.path.format(schema_id="chat", key="k", key_id="x") + ("?key=a" if op.query else ""))
     for op in OPERATIONS
     if op.permission is not None
 ]
@@ -76,6 +76,8 @@ async def test_every_failing_route_answers_with_a_problem(
 async def test_every_route_refuses_other_methods(
     client: Client, method: str, target: str, refused: str
 ) -> None:
+    if (refused, target) in TARGETS:
+        return
     reply = await client(refused, target, key=None)
     assert reply.status == 405
     assert_problem(405, reply.headers, reply.json())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from support.clocks import FakeClock, SeededRandom
 from support.fake_store import FakeStore
-from support.workers import make_committer
+from support.workers import Schemas, make_committer
 
 from deltadatabase.errors import (
     DeltaError,
@@ -18,11 +18,14 @@ from deltadatabase.errors import (
     NotFound,
     OutcomeUnknown,
     PartlyApplied,
+    PreconditionRequired,
     StoreFull,
+    TooLarge,
     Unavailable,
+    Unprocessable,
 )
 from deltadatabase.gateway.forwarding import Router
-from deltadatabase.model import Command, Op, Result
+from deltadatabase.model import Command, Op, PatchKind, Result
 from deltadatabase.placement.membership import Member, Placement
 from deltadatabase.placement.ring import shard_of
 from deltadatabase.storage.paths import entity_path
@@ -33,8 +36,13 @@ SHARDS = 16
 class CutLink:
     """A link to a committer; ``mode`` decides what becomes of calls."""
 
+    local = False
+
+    def cached(self, command: Command) -> Result | None:
+        return self.committer.fast(command)
+
     def __init__(self, world: World, seed: int) -> None:
-        self.committer = make_committer(world.store, clock=world.clock, seed=seed)
+        self.committer = make_committer(world.store, clock=world.clock, seed=seed, schemas=world.schemas)
         self.mode = "ok"
         self.calls: list[Command] = []
         self.gate = asyncio.Event()
@@ -67,7 +75,10 @@ class World:
     def __init__(self) -> None:
         self.store = FakeStore()
         self.clock = FakeClock(tick_s=0.001)
-        self.router = Router(clock=self.clock, random=SeededRandom(7), timeout_ms=2_000)
+        self.schemas = Schemas()
+        self.router = Router(
+            clock=self.clock, random=SeededRandom(7), timeout_ms=2_000, document_bytes_max=50
+        )
         self.router.bind(Placement(SHARDS, epoch=100, epoch_limit=10_000))
         self.links: dict[str, CutLink] = {}
 
@@ -132,6 +143,48 @@ async def test_a_write_whose_reply_died_is_found_by_the_next_owner(world: World)
     puts = [call for link in world.links.values() for call in link.calls if call.op is Op.PUT]
     assert len(puts) == 1
     assert (await world.router.get("s", key)).document == b"1"
+
+
+async def test_a_patch_goes_to_the_owner_with_the_limit_of_documents(world: World) -> None:
+    await world.join("a", "b")
+    await world.router.put_one("s", "k", b'{"a":1}')
+    merged = await world.router.patch("s", "k", b'{"b":2}', PatchKind.MERGE)
+    assert (merged.version, merged.document) == (2, b'{"a":1,"b":2}')
+    patch = b'[{"op":"remove","path":"/a"}]'
+    patched = await world.router.patch("s", "k", patch, PatchKind.JSON, if_match=(merged.etag,))
+    assert patched.document == b'{"b":2}'
+    with pytest.raises(TooLarge):
+        await world.router.patch("s", "k", b'{"c":"' + b"x" * 50 + b'"}', PatchKind.MERGE)
+    assert (await world.router.get("s", "k")).document == b'{"b":2}'
+
+
+async def test_a_patch_whose_reply_died_is_found_with_its_document(world: World) -> None:
+    await world.join("a", "b")
+    key = world.key_of("a")
+    await world.router.put_one("s", key, b'{"a":1}')
+    world.links["a"].mode = "lost_after"
+    patching = asyncio.create_task(world.router.patch("s", key, b'{"b":2}', PatchKind.MERGE))
+    await asyncio.sleep(0.03)
+    world.router.leave("a")
+    found = await patching
+    assert (found.version, found.document) == (2, b'{"a":1,"b":2}')
+
+
+async def test_a_repeat_under_one_write_id_changes_nothing(world: World) -> None:
+    await world.join("a", "b")
+    first = await world.router.put_one("s", "k", b"1", if_none_match=("*",), write_id=b"w" * 16)
+    again = await world.router.put_one("s", "k", b"1", if_none_match=("*",), write_id=b"w" * 16)
+    assert (again.repeated, again.version, again.etag, again.created) == (True, 1, first.etag, True)
+    with pytest.raises(Unprocessable):
+        await world.router.delete("s", "k", write_id=b"w" * 8 + b"v" * 8)
+
+
+async def test_several_documents_are_refused_as_one_where_conditions_are_demanded(world: World) -> None:
+    await world.join("a", "b")
+    world.schemas.schema.demanding = True
+    with pytest.raises(PreconditionRequired):
+        await world.router.put("s", {"a": b"1", "b": b"2"})
+    assert world.store.objects == {}
 
 
 async def test_a_write_that_is_not_found_is_unknown_and_not_sent_again(world: World) -> None:
@@ -416,3 +469,49 @@ def _raise_on_put(error: DeltaError) -> Callable[[str, str], None]:
             raise error
 
     return hook
+
+
+async def test_a_read_at_hand_is_answered_only_by_an_owner_in_this_process(world: World) -> None:
+    assert world.router.cached("s", "k") is None
+    await world.join("a")
+    link = world.links["a"]
+    await world.router.put_one("s", "k", b"1")
+    assert world.router.cached("s", "k") is None
+    link.local = True
+    read = world.router.cached("s", "k")
+    assert read is not None
+    assert read.document == b"1"
+    assert world.router.cached("s", "never read") is None
+    world.router.close("store_gone", "gone")
+    assert world.router.cached("s", "k") is None
+
+
+async def test_a_read_at_hand_waits_while_its_shard_moves(world: World) -> None:
+    await world.join("a")
+    link = world.links["a"]
+    link.local = True
+    keys = list(map(str, range(20)))
+    for key in keys:
+        await world.router.put_one("s", key, b"1")
+    link.mode = "held"
+    holding = [asyncio.create_task(world.router.get("s", key)) for key in keys]
+    await asyncio.sleep(0)
+    joining = asyncio.create_task(world.join("b"))
+    await asyncio.sleep(0.01)
+    assert world.router.placement is not None
+    moving = {key for key in keys if world.router.cached("s", key) is None}
+    assert moving
+    link.gate.set()
+    await joining
+    await asyncio.gather(*holding)
+    owners = {key: world.router.placement.owners[shard_of("s", key, SHARDS)] for key in keys}
+    assert moving == {key for key in keys if owners[key] == "b"}
+
+
+async def test_a_read_at_hand_of_a_deleted_entity_finds_nothing(world: World) -> None:
+    await world.join("a")
+    world.links["a"].local = True
+    await world.router.put_one("s", "k", b"1")
+    await world.router.delete("s", "k")
+    with pytest.raises(NotFound):
+        world.router.cached("s", "k")

@@ -4,8 +4,10 @@ import msgspec
 import pytest
 
 from deltadatabase.auth.accounts import Accounts
+from deltadatabase.gateway import resources
 from deltadatabase.gateway.auditing import RequestAudit
 from deltadatabase.gateway.entity import METHODS, PREFIX
+from deltadatabase.gateway.metrics import RESOURCE_ROUTE
 from deltadatabase.gateway.openapi import OPERATIONS, document
 from deltadatabase.gateway.routes import admin, documentation, health, keys, logs, rotation, schemas, session
 from unit.gateway.rest_fakes import Client, FakeDatabase
@@ -26,6 +28,7 @@ def routed(database: FakeDatabase, accounts: Accounts) -> set[tuple[str, str]]:
         *documentation.handlers("1", database, accounts, public_schemas=False),
     ]
     found = {(method, PREFIX + "{schema_id}") for method in METHODS if method != "HEAD"}
+    found |= {(method, RESOURCE_ROUTE) for method in resources.METHODS if method != "HEAD"}
     for handler in handlers:
         for path in handler.paths:
             found |= {(str(method), re.sub(r":\w+}", "}", path)) for method in handler.http_methods}

@@ -53,7 +53,7 @@ def bench() -> Bench:
 def command(
     op: Op, document: bytes = b"", *, term: int = 1, timeout_ms: int = 1000, **more: object
 ) -> Command:
-    write_id = more.pop("write_id", None) or (_ids(16) if op in (Op.PUT, Op.DELETE) else b"")
+    write_id = more.pop("write_id", None) or (_ids(16) if op in (Op.PUT, Op.PATCH, Op.DELETE) else b"")
     return Command(
         op=op, schema_id="s", key="k", shard=3, term=term, document=document, timeout_ms=timeout_ms,
         write_id=write_id, **more,  # type: ignore[arg-type]

@@ -13,13 +13,14 @@ from deltadatabase.gateway.openapi.entities import ENTITIES
 from deltadatabase.gateway.openapi.operating import OPERATING
 from deltadatabase.gateway.openapi.operation import PROBLEM, Body, Operation
 from deltadatabase.gateway.openapi.parameters import ANSWER_HEADERS, parameters_of
+from deltadatabase.gateway.openapi.resources import RESOURCES
 from deltadatabase.gateway.openapi.schemas import SCHEMAS
 from deltadatabase.gateway.problem import TYPE_PREFIX
 
 _Json = dict[str, Any]
 _REF: Final = "#/components/schemas/{name}"
 
-OPERATIONS: Final = (*ENTITIES, *SCHEMAS, *ACCESS, *OPERATING)
+OPERATIONS: Final = (*RESOURCES, *ENTITIES, *SCHEMAS, *ACCESS, *OPERATING)
 """Every operation, in the order of the documentation."""
 
 
@@ -173,11 +174,11 @@ _MEANING: Final = {
     408: "The request did not arrive in time.",
     409: "It contradicts the present state, such as a stored template that is no valid JSON Schema.",
     410: "What it asks to go on from is kept no longer: begin anew.",
-    412: "A condition on the current version failed; `ETag` names it. Nothing was changed.",
+    412: "A condition does not hold; nothing was changed. ETag tells the current one, if there is an entity.",
     413: "Larger than the limit.",
     415: "The body's content type is not served here.",
-    422: "The Idempotency-Key was used for another request.",
-    428: "The schema wants a condition: send If-Match, or If-None-Match: *.",
+    422: "`idempotency_key_reused`: the Idempotency-Key was used for another request on this entity.",
+    428: "The schema wants a condition with every write: send If-Match or If-None-Match.",
     429: "Too many failed logins, or more requests than the key may make; see Retry-After.",
     431: "The headers are larger than the limit.",
     500: "`integrity`: the stored object is damaged or was tampered with.",

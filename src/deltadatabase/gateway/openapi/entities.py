@@ -20,7 +20,7 @@ class Versions(msgspec.Struct, frozen=True):
 ENTITIES: Final = (
     Operation(
         "PUT", "/entity/{schema_id}", "Entities", "Write one or more entities", "write", Versions,
-        (400, 408, 409, 413, *DATA, 507),
+        (400, 408, 409, 413, 422, *DATA, 507), headers=("Idempotency-Key",),
         body={"type": "object", "minProperties": 1, "additionalProperties": True},
         body_example={"session_001": CHAT},
         answer_example={"status": "ok", "versions": {"session_001": 1}},
@@ -40,7 +40,8 @@ ENTITIES: Final = (
         ),
     ),
     Operation(
-        "DELETE", "/entity/{schema_id}", "Entities", "Delete an entity", "write", Status, (400, *DATA, 507),
-        query=KEY, answer_example=OK, note="Succeeds for an absent key too.",
+        "DELETE", "/entity/{schema_id}", "Entities", "Delete an entity", "write", Status,
+        (400, 409, 422, *DATA, 507), query=KEY, headers=("Idempotency-Key",), answer_example=OK,
+        note="Succeeds for an absent key too.",
     ),
 )  # fmt: skip

@@ -39,7 +39,7 @@ class RequestBatch(_message.Message):
     def __init__(self, requests: _Optional[_Iterable[_Union[Request, _Mapping]]] = ..., cancelled: _Optional[_Iterable[int]] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "op", "schema_id", "key", "shard", "term", "write_id", "document", "if_match", "if_none_match", "revision", "schema_hash", "validated", "number", "timeout_ms", "request_id", "traceparent", "prefix", "terms", "deleted")
+    __slots__ = ("id", "op", "schema_id", "key", "shard", "term", "write_id", "document", "if_match", "if_none_match", "revision", "schema_hash", "validated", "number", "timeout_ms", "request_id", "traceparent", "prefix", "terms", "deleted", "document_bytes_max")
     ID_FIELD_NUMBER: _ClassVar[int]
     OP_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_ID_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +60,7 @@ class Request(_message.Message):
     PREFIX_FIELD_NUMBER: _ClassVar[int]
     TERMS_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
     id: int
     op: _types_pb2.Op
     schema_id: str
@@ -80,7 +81,8 @@ class Request(_message.Message):
     prefix: str
     terms: _containers.RepeatedScalarFieldContainer[int]
     deleted: bool
-    def __init__(self, id: _Optional[int] = ..., op: _Optional[_Union[_types_pb2.Op, str]] = ..., schema_id: _Optional[str] = ..., key: _Optional[str] = ..., shard: _Optional[int] = ..., term: _Optional[int] = ..., write_id: _Optional[bytes] = ..., document: _Optional[bytes] = ..., if_match: _Optional[_Union[_types_pb2.ETags, _Mapping]] = ..., if_none_match: _Optional[_Union[_types_pb2.ETags, _Mapping]] = ..., revision: _Optional[int] = ..., schema_hash: _Optional[str] = ..., validated: _Optional[bool] = ..., number: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., request_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., prefix: _Optional[str] = ..., terms: _Optional[_Iterable[int]] = ..., deleted: _Optional[bool] = ...) -> None: ...
+    document_bytes_max: int
+    def __init__(self, id: _Optional[int] = ..., op: _Optional[_Union[_types_pb2.Op, str]] = ..., schema_id: _Optional[str] = ..., key: _Optional[str] = ..., shard: _Optional[int] = ..., term: _Optional[int] = ..., write_id: _Optional[bytes] = ..., document: _Optional[bytes] = ..., if_match: _Optional[_Union[_types_pb2.ETags, _Mapping]] = ..., if_none_match: _Optional[_Union[_types_pb2.ETags, _Mapping]] = ..., revision: _Optional[int] = ..., schema_hash: _Optional[str] = ..., validated: _Optional[bool] = ..., number: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., request_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., prefix: _Optional[str] = ..., terms: _Optional[_Iterable[int]] = ..., deleted: _Optional[bool] = ..., document_bytes_max: _Optional[int] = ...) -> None: ...
 
 class ReplyBatch(_message.Message):
     __slots__ = ("replies", "welcome")

@@ -33,7 +33,7 @@ async def test_the_page_runs_nothing_and_loads_nothing(client: Client) -> None:
             links.extend(value or "" for name, value in attrs if name in ("href", "src"))
 
     Reader().feed(reply.body.decode())
-    assert links == ["/openapi.json"]
+    assert {link for link in links if not link.startswith("#")} == {"/openapi.json"}
     assert not re.search(r"url\(|@import", reply.body.decode())
 
 
