@@ -99,6 +99,31 @@ BATCH_IN_FLIGHT_MAX: Final = 256
 BATCH_ISSUES_MAX: Final = 100
 SCHEMA_ROUNDS_MAX: Final = 5
 
+# Transfers of many documents
+BATCH_REQUESTS_MAX: Final = 100
+BATCH_BODY_BYTES_MAX: Final = 16 * MIB
+BATCH_ANSWER_BYTES_MAX: Final = 32 * MIB
+"""Bodies of a batch's answers together; those of what would be more are left out."""
+BATCH_AT_ONCE_MAX: Final = 16
+"""Requests of one batch that are under way at once."""
+BATCHES_MAX: Final = 16
+"""Batches that are under way at once; further ones wait."""
+IMPORTS_MAX: Final = 8
+IMPORT_IN_FLIGHT_MAX: Final = 128
+"""Lines of one import that are being written at once."""
+IMPORT_IN_FLIGHT_BYTES_MAX: Final = 8 * MIB
+IMPORT_ERRORS_MAX: Final = 1000
+IMPORT_PATIENCE_S: Final = 30.0
+"""How long lines are tried again while none at all can be written."""
+IMPORT_TRIES_MAX: Final = 64
+RETRY_PAUSE_FIRST_S: Final = 0.05
+RETRY_PAUSE_LAST_S: Final = 1.0
+EXPORTS_MAX: Final = 8
+EXPORT_AHEAD_MAX: Final = 64
+"""Documents of one export that are read before the client has taken those before them."""
+EXPORT_AHEAD_BYTES_MAX: Final = 4 * MIB
+EXPORT_CHUNK_BYTES: Final = 64 * KIB
+
 # Store
 STORE_TIMEOUT_S: Final = 5.0
 STORE_CONNECT_TIMEOUT_S: Final = 2.0
@@ -149,6 +174,7 @@ assert STRANGERS_MIN >= 2 * STRANGER_SOURCES_MIN, "one source's second call is n
 assert HEARTBEAT_INTERVAL_S * 4 < MEMBERSHIP_TIMEOUT_S
 assert MOVE_HOLD_S * 1000 < REQUEST_TIMEOUT_MS
 assert STORE_TIMEOUT_S * 1000 < REQUEST_TIMEOUT_MS
+assert IMPORTS_MAX * IMPORT_IN_FLIGHT_MAX <= STREAM_IN_FLIGHT_MAX // 2, "imports leave room for others"
 assert PRESENCE_INTERVAL_S + 3 * PRESENCE_RETRY_S < PRESENCE_VALID_S < TOMBSTONE_AGE_S
 assert RECENT_WRITES_MAX < MERGED_WRITES_MAX <= 255, "a header counts recent writes in one byte"
 assert TOMBSTONE_AGE_S > 60 * (REQUEST_TIMEOUT_MS / 1000 + STORE_TIMEOUT_S), "no late put outlives it"

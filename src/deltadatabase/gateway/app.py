@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
 import msgspec
@@ -13,13 +14,14 @@ from deltadatabase import errors, limits
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import DeltaError
-from deltadatabase.gateway import entity
+from deltadatabase.gateway import entity, exporting, importing
 from deltadatabase.gateway.addresses import ClientAddresses
 from deltadatabase.gateway.asgi import ASGIApp
 from deltadatabase.gateway.auditing import RequestAudit
-from deltadatabase.gateway.edge import Edge
-from deltadatabase.gateway.ports import Cluster, Entities, Rotations, Schemas
-from deltadatabase.gateway.routes import admin, documentation, health, keys, logs, schemas, session
+from deltadatabase.gateway.batching import Batches
+from deltadatabase.gateway.edge import Edge, Handler
+from deltadatabase.gateway.ports import Cluster, Entities, Listing, Rotations, Schemas
+from deltadatabase.gateway.routes import admin, batch, documentation, health, keys, logs, schemas, session
 from deltadatabase.gateway.routes import rotation as rotation_routes
 from deltadatabase.gateway.routes.access import NO_STORE
 from deltadatabase.settings import Network
@@ -57,10 +59,36 @@ def create_app(
     clock: Clock,
     random: Random,
     audit: Audit | None = None,
+    listing: Listing | None = None,
+    around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> ASGIApp:
-    """Build the ASGI application that serves every REST route; without ``audit``, events are logged only."""
+    """Build the ASGI application that serves every REST route.
+
+    Args:
+        entity_port: documents.
+        schema_port: their schemas.
+        cluster: state of workers and store.
+        rotation: exchange of the master key.
+        accounts: who may do what.
+        options: how it behaves.
+        clock: of deadlines and times.
+        random: of names for requests and writes.
+        audit: where events go; None: they are logged only.
+        listing: what entities there are; None: nothing is exported.
+        around: what every request passes on its way in, those of a batch one by one, too.
+    """
+    batches = Batches()
+    importer = importing.ImportHandler(
+        entity_port, accounts, document_bytes_max=options.body_bytes_max, clock=clock, random=random
+    )
+    raw: dict[str, Handler] = {
+        "entity": entity.EntityHandler(entity_port, accounts, options.body_bytes_max),
+        "import": importer,
+    }
+    if listing is not None:
+        raw["export"] = exporting.ExportHandler(entity_port, listing, accounts, clock=clock)
     events = RequestAudit(audit or Audit(clock), accounts, ClientAddresses(options.trusted_proxies))
-    return Edge(
+    edge = Edge(
         _framework(
             [
                 *health.handlers(cluster, options.version),
@@ -76,16 +104,20 @@ def create_app(
                 *admin.handlers(cluster, accounts),
                 *rotation_routes.handlers(rotation, accounts, events),
                 *logs.handlers(accounts, events),
+                *batch.handlers(batches, accounts),
                 *documentation.handlers(options.version, public_schemas=options.public_schemas),
             ]
         ),
-        {"entity": entity.EntityHandler(entity_port, accounts, options.body_bytes_max)},
+        raw,
         clock=clock,
         random=random,
         local_only=options.dev_mode,
         body_timeout_s=options.body_timeout_s,
         witness=events.failed,
     )
+    app = around(edge)
+    batches.serve_through(app)
+    return app
 
 
 def _framework(handlers: list[HTTPRouteHandler]) -> ASGIApp:

@@ -104,8 +104,12 @@ def _curl(method: str, path: str, operation: dict[str, Any]) -> str:
     if operation.get("security") != []:
         words.append('\\\n  -H "Authorization: Bearer $DELTADB_KEY"')
     if body := operation.get("requestBody"):
-        example = body["content"]["application/json"]["example"]
-        words.append(f"\\\n  -d '{json.dumps(example)}'")
+        media_type, content = next(iter(body["content"].items()))
+        example = content["example"]
+        text = example.rstrip("\n") if isinstance(example, str) else json.dumps(example)
+        if media_type != "application/json":
+            words.append(f'\\\n  -H "Content-Type: {media_type}"')
+        words.append(f"\\\n  -d '{text}'")
     return " ".join(words)
 
 

@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from deltadatabase.clock import Clock
-from deltadatabase.gateway import entity
+from deltadatabase.gateway import entity, exporting, importing
 from deltadatabase.gateway.asgi import ASGIApp, Message, Receive, Scope, Send
 from deltadatabase.gateway.forwarding import FOREIGN_WRITER, STORE_GONE, Router
 from deltadatabase.gateway.members import Cluster
@@ -113,6 +113,7 @@ FAMILIES: Final = (
 """What a program with a router in it exports."""
 
 ENTITY_ROUTE: Final = entity.PREFIX + "{schema_id}"
+_RAW_ROUTES: Final = {importing.PREFIX: importing.ROUTE, exporting.PREFIX: exporting.ROUTE}
 UNMATCHED: Final = "unmatched"
 METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})
 _ABORTED: Final = "aborted"
@@ -168,11 +169,7 @@ class RequestMeter:
             finally:
                 self.in_flight -= 1
                 elapsed_s = self._clock.monotonic_s() - started_s
-                # The framework notes which of its templates a path fits.
-                route = (
-                    ENTITY_ROUTE if path.startswith(entity.PREFIX) else scope.get("path_template", UNMATCHED)
-                )
-                name = (route, method if method in METHODS else "other", status)
+                name = (route_of(scope, path), method if method in METHODS else "other", status)
                 cell = self._cells.get(name)
                 if cell is None:
                     cell = self._cells[name] = Histogram(DURATION_BOUNDS_S)
@@ -203,6 +200,17 @@ class RequestMeter:
             }
         )
         yield HTTP_IN_FLIGHT.of(self.in_flight)
+
+
+def route_of(scope: Scope, path: str) -> str:
+    """The template that a request's path fits, once the request was served."""
+    if path.startswith(entity.PREFIX):
+        return ENTITY_ROUTE
+    # The framework notes which of its templates a path fits.
+    template: str | None = scope.get("path_template")
+    if template is not None:
+        return template
+    return next((route for prefix, route in _RAW_ROUTES.items() if path.startswith(prefix)), UNMATCHED)
 
 
 def _outcome(status: int) -> str:

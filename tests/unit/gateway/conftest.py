@@ -5,7 +5,7 @@ import pytest
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.clock import system_random
 from deltadatabase.gateway.app import GatewayOptions, create_app
-from unit.gateway.rest_fakes import ADMIN_KEY, Client, CountingRandom, FakeDatabase, TestClock
+from unit.gateway.rest_fakes import ADMIN_KEY, Client, CountingRandom, FakeDatabase, FakeListing, TestClock
 
 MakeClient = Callable[..., Client]
 
@@ -63,6 +63,7 @@ def rest_clients(
                 settings,
                 clock=rest_clock,
                 random=CountingRandom(),
+                listing=FakeListing(database),
             )
             built[chosen] = Client(app)
         return built[chosen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +10,11 @@ from typing import Any
 
 from deltadatabase.errors import NotFound, VersionMismatch
 from deltadatabase.gateway.asgi import ASGIApp, Message
+from deltadatabase.gateway.ports import Page
 from deltadatabase.gateway.rotation import Progress, RotationStatus
 from deltadatabase.model import (
     DatabaseInfo,
+    ListedEntity,
     MemberInfo,
     MemberState,
     ProbeCheck,
@@ -20,6 +23,7 @@ from deltadatabase.model import (
     StoreReport,
 )
 from deltadatabase.schema.document import check_document
+from deltadatabase.storage.paths import escape_key
 
 ADMIN_KEY = "admin-key-of-the-tests"
 NOW_MS = 1_700_000_000_000
@@ -239,6 +243,26 @@ class FakeDatabase:
         return {"proc-1": good, "proc-2": bad}
 
 
+class FakeListing:
+    """Lists the documents of a ``FakeDatabase``, a page at a time."""
+
+    def __init__(self, database: FakeDatabase) -> None:
+        self._database = database
+
+    async def list(
+        self, schema_id: str, *, prefix: str = "", after: str = "", limit: int = 1000, deleted: bool = False
+    ) -> Page:
+        self._database._fail()
+        names = sorted(
+            (escape_key(key), len(document))
+            for (owner, key), (_, document) in self._database.documents.items()
+            if owner == schema_id
+        )
+        found = [(name, size) for name, size in names if name > after and name.startswith(prefix)]
+        page = tuple(ListedEntity(name, size, NOW_MS) for name, size in found[:limit])
+        return Page(page, page[-1].name if len(found) > limit else "")
+
+
 @dataclass
 class Reply:
     status: int = 0
@@ -297,8 +321,15 @@ async def exchange(app: ASGIApp, scope: dict[str, Any], chunks: Sequence[bytes])
     left = list(chunks)
     reply = Reply()
 
+    ended = False
+
     async def receive() -> Message:
+        nonlocal ended
+        if ended:
+            # The client stays until it has its answer.
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
         chunk = left.pop(0) if left else b""
+        ended = not left
         return {"type": "http.request", "body": chunk, "more_body": bool(left)}
 
     async def send(message: Message) -> None:

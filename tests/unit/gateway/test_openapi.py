@@ -4,10 +4,22 @@ import msgspec
 import pytest
 
 from deltadatabase.auth.accounts import Accounts
+from deltadatabase.gateway import exporting, importing
 from deltadatabase.gateway.auditing import RequestAudit
+from deltadatabase.gateway.batching import Batches
 from deltadatabase.gateway.entity import METHODS, PREFIX
 from deltadatabase.gateway.openapi import OPERATIONS, document
-from deltadatabase.gateway.routes import admin, documentation, health, keys, logs, rotation, schemas, session
+from deltadatabase.gateway.routes import (
+    admin,
+    batch,
+    documentation,
+    health,
+    keys,
+    logs,
+    rotation,
+    schemas,
+    session,
+)
 from unit.gateway.rest_fakes import Client, FakeDatabase
 
 UNDESCRIBED = {("GET", "/"), ("GET", "/docs")}
@@ -22,10 +34,12 @@ def routed(database: FakeDatabase, accounts: Accounts) -> set[tuple[str, str]]:
         *schemas.handlers(database, accounts, events, body_bytes_max=1, public=False),
         *admin.handlers(database, accounts),
         *logs.handlers(accounts, events),
+        *batch.handlers(Batches(), accounts),
         *rotation.handlers(database.rotation, accounts, events),
         *documentation.handlers("1", public_schemas=False),
     ]
     found = {(method, PREFIX + "{schema_id}") for method in METHODS if method != "HEAD"}
+    found |= {("POST", importing.ROUTE), ("GET", exporting.ROUTE)}
     for handler in handlers:
         for path in handler.paths:
             found |= {(str(method), re.sub(r":\w+}", "}", path)) for method in handler.http_methods}
