@@ -83,15 +83,19 @@ def embedded(folder: Path, *flags: str, source: Path | None = None) -> Iterator[
 
 
 @contextlib.contextmanager
-def cluster(folder: Path) -> Iterator[tuple[Server, Server]]:
-    """A main worker and one proc worker."""
+def cluster(folder: Path, *flags: str) -> Iterator[tuple[Server, Server]]:
+    """A main worker, with more flags, and one proc worker."""
     rest, control = free_port(), free_port()
     shared = f"-shared-fs={folder / 'db'}"
     main = ["-m", "deltadatabase.cli", "main-worker", "-dev", f"-rest-addr=127.0.0.1:{rest}"]
     proc = ["-m", "deltadatabase.cli", "proc-worker", "-worker-id=proc-1", f"-main-addr=127.0.0.1:{control}"]
     with (
         _running(
-            "main-worker", folder, [*main, f"-grpc-addr=127.0.0.1:{control}", shared], rest, ready="/livez"
+            "main-worker",
+            folder,
+            [*main, f"-grpc-addr=127.0.0.1:{control}", shared, *flags],
+            rest,
+            ready="/livez",
         ) as router,
         _running("proc-worker", folder, [*proc, shared], 0) as worker,
     ):

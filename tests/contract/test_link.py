@@ -61,6 +61,16 @@ async def test_a_fast_answer_never_reaches_execute(link: Link, handler: Scripted
     assert handler.started == []
 
 
+async def test_only_a_worker_in_this_process_answers_without_a_wait(
+    link: Link, handler: ScriptedHandler
+) -> None:
+    handler.fast_script = lambda command: Result(version=7)
+    answer = link.cached(Command(op=Op.GET))
+    assert answer == (Result(version=7) if link.local else None)
+    await link.close()
+    assert link.cached(Command(op=Op.GET)) is None
+
+
 async def test_a_command_arrives_whole_and_its_result_returns_whole(
     link: Link, handler: ScriptedHandler
 ) -> None:

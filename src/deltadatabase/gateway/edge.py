@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
@@ -33,8 +34,9 @@ from deltadatabase.telemetry.logging import get_logger
 _log = get_logger(__name__)
 
 _EXCHANGE: Final = "deltadatabase.exchange"
-_REQUEST_ID_BYTES: Final = 8
+_INSTANCE_ID_BYTES: Final = 4
 _ROUTABLE: Final = frozenset({"GET", "PUT", "POST", "DELETE", "PATCH"})
+_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 _NO_METHOD: Final = "refused"
 """Sent down instead of methods that no route serves; the framework would answer OPTIONS itself."""
 
@@ -100,7 +102,9 @@ class Edge:
         self._app = app
         self._handlers = dict(handlers)
         self._clock = clock
-        self._random = random
+        # Requests are numbered: a guessed id is of no use to anybody.
+        self._instance_id = random(_INSTANCE_ID_BYTES).hex()
+        self._numbers = itertools.count(1)
         self._local_only = local_only
         self._body_timeout_s = body_timeout_s
         self._witness = witness
@@ -128,7 +132,9 @@ class Edge:
             # The log shows its class only: the message may hold anything, a document included.
             _log.error("unexpected failure", error=exc, request_id=reply.request_id)
             answer = problem(Internal("internal error"), reply.request_id)
-        headers = await reply.headers(answer.timing)
+        if reply.body is not None and not await reply.body.drop():
+            reply.reusable = False
+        headers = reply.headers(answer.timing)
         if isinstance(answer, Answer):
             await send_answer(answer, headers, send, with_body=reply.with_body)
         else:
@@ -160,7 +166,7 @@ class Edge:
             await reply.send({"type": "http.response.body", "body": b""})
 
     def _new_id(self) -> str:
-        return self._random(_REQUEST_ID_BYTES).hex()
+        return f"{self._instance_id}{next(self._numbers):08x}"
 
     def _open(self, scope: Scope, receive: Receive, reply: _Reply) -> Exchange:
         reply.with_body = scope["method"] != "HEAD"
@@ -203,16 +209,14 @@ class _Reply:
         """The request was understood, so what follows on its connection is the next one."""
         self.with_body = True
 
-    async def headers(self, timing: str = "") -> Headers:
-        """The headers of every answer, once what is left of the request's body was dropped."""
+    def headers(self, timing: str = "") -> Headers:
+        """The headers of every answer; what is left of the request's body was dropped before."""
         total_ms = (self._clock.monotonic_s() - self._started_s) * 1000
         headers: Headers = [
             (b"x-request-id", self.request_id.encode()),
-            (b"x-content-type-options", b"nosniff"),
+            _NOSNIFF,
             (b"server-timing", f"total;dur={total_ms:.3f}{timing}".encode()),
         ]
-        if self.body is not None and not await self.body.drop():
-            self.reusable = False
         if not self.reusable:
             headers.append((b"connection", b"close"))
         return headers
@@ -220,7 +224,9 @@ class _Reply:
     async def forward(self, message: Message) -> None:
         """Pass a message of the application on, completed."""
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], *await self.headers()]
+            if self.body is not None and not await self.body.drop():
+                self.reusable = False
+            message["headers"] = [*message["headers"], *self.headers()]
         elif not self.with_body:
             message["body"] = b""
         await self.send(message)

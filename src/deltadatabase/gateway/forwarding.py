@@ -50,7 +50,13 @@ RESEND_CODES: Final = frozenset({"link_down", "not_owner"})
 
 
 class Link(Protocol):
-    """The way to one worker, in this process or over gRPC."""
+    """The way to one worker; ``local``: in this process, so that ``cached`` may answer."""
+
+    local: bool
+
+    def cached(self, command: Command) -> Result | None:
+        """Answer a read at once, if nothing has to be waited for; else None. Raises DeltaError."""
+        ...
 
     async def call(self, command: Command) -> Result:
         """Send a command and wait for its answer. Raises DeltaError."""
@@ -228,6 +234,32 @@ class Router:
         return self._placement
 
     # -- entities ----------------------------------------------------------------------
+
+    def cached(self, schema_id: str, key: str, *, request_id: str = "") -> Result | None:
+        """Read one entity whose owner has it at hand in this process; None: ask ``get``.
+
+        Nothing is waited for, so the term under which it is asked is still the shard's when it
+        answers. Raises NotFound.
+        """
+        placement = self._placement
+        if placement is None or self._closures:
+            return None
+        shard = shard_of(schema_id, key, placement.shards)
+        owner = placement.owners[shard]
+        if owner is None or shard in self._held or not self._links[owner].local:
+            return None
+        command = Command(
+            op=Op.GET,
+            schema_id=schema_id,
+            key=key,
+            shard=shard,
+            term=placement.terms[shard],
+            request_id=request_id,
+        )
+        try:
+            return self._links[owner].cached(command)
+        except NotOwner:
+            return None
 
     async def get(
         self,

@@ -56,9 +56,12 @@ class MemberLink(Protocol):
     """The way to a worker, which can be cut; ``lost`` tells that it was."""
 
     lost: asyncio.Event
+    local: bool
 
     @property
     def queued(self) -> int: ...
+
+    def cached(self, command: Command) -> Result | None: ...
 
     async def call(self, command: Command) -> Result: ...
 

@@ -14,6 +14,10 @@ from deltadatabase.model import ListedEntity, MemberInfo, ReadinessCheck, Result
 class Entities(Protocol):
     """Documents by schema id and key. Names are checked by the caller; all methods raise ``DeltaError``."""
 
+    def cached(self, schema_id: str, key: str, *, request_id: str = "") -> Result | None:
+        """What ``get`` would return, if nothing has to be waited for; else None. Raises NotFound."""
+        ...
+
     async def get(
         self,
         schema_id: str,

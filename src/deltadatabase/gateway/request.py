@@ -10,7 +10,6 @@ import ipaddress
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from itertools import chain
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -18,6 +17,8 @@ from deltadatabase import limits
 from deltadatabase.errors import Denied, Invalid, TooLarge
 from deltadatabase.gateway.asgi import Headers, Scope
 
+_REMEMBERED_BYTES_MAX: Final = 512
+"""Longer paths are not kept in memory for the next time."""
 _LINE_OVERHEAD_BYTES: Final = 4
 """``: `` and the line end of each header line."""
 _SINGLE_FIELDS: Final = frozenset(
@@ -77,22 +78,24 @@ def examine(scope: Scope) -> Head:
     path: bytes = scope.get("raw_path") or scope["path"].encode()
     query: bytes = scope["query_string"]
     fields = dict(headers)
-    size = sum(map(len, chain.from_iterable(headers))) + _LINE_OVERHEAD_BYTES * len(headers)
-    if size + len(path) + len(query) > limits.HEADER_BYTES_MAX:
+    size = len(path) + len(query) + _LINE_OVERHEAD_BYTES * len(headers)
+    for name, value in headers:
+        size += len(name) + len(value)
+    if size > limits.HEADER_BYTES_MAX:
         raise TooLarge(
             f"the request line and headers are larger than {limits.HEADER_BYTES_MAX} bytes",
             code="headers_too_large",
         )
     if len(fields) != len(headers):
         fields = _joined(headers)
-    length = _content_length(fields)
+    length = _content_length(fields) if b"content-length" in fields else None
     return Head(
-        method=scope["method"],
-        path=decode_path(path),
-        query=query,
-        fields=fields,
-        content_length=length,
-        has_body=b"transfer-encoding" in fields or bool(length),
+        scope["method"],
+        decode_path(path),
+        query,
+        fields,
+        length,
+        b"transfer-encoding" in fields or bool(length),
     )
 
 
@@ -108,10 +111,8 @@ def _joined(headers: Headers) -> dict[bytes, bytes]:
     return fields
 
 
-def _content_length(fields: dict[bytes, bytes]) -> int | None:
-    value = fields.get(b"content-length")
-    if value is None:
-        return None
+def _content_length(fields: dict[bytes, bytes]) -> int:
+    value = fields[b"content-length"]
     if b"transfer-encoding" in fields:
         # Two framings of one body: the classic of request smuggling (RFC 9112, section 6.3).
         raise Invalid("content-length and transfer-encoding exclude each other", code="bad_framing")
@@ -126,6 +127,11 @@ def decode_path(raw: bytes) -> str:
     Raises:
         Invalid: ``bad_path``: a broken escape, invalid UTF-8, or NUL.
     """
+    return _decode_path(raw) if len(raw) <= _REMEMBERED_BYTES_MAX else _decode(raw, "path", "bad_path")
+
+
+@lru_cache(maxsize=1024)
+def _decode_path(raw: bytes) -> str:
     return _decode(raw, "path", "bad_path")
 
 

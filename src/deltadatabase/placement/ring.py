@@ -16,6 +16,7 @@ VIRTUAL_NODES = 160
 """Points of a member on the ring; more would even out the load a little and cost start-up time."""
 
 
+@lru_cache(maxsize=8192)
 def shard_of(schema_id: str, key: str, shards: int) -> int:
     """Return the shard of an entity: BLAKE2b-64 of ``schema_id NUL key`` modulo ``shards``.
 

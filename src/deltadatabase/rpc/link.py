@@ -16,7 +16,7 @@ from deltadatabase.model import Command, Op, Result
 _log = logging.getLogger(__name__)
 
 #: The commands that may change the store: cut short, their outcome is unknown.
-WRITES: Final = frozenset({Op.PUT, Op.DELETE, Op.SCHEMA_PUT, Op.SCHEMA_DELETE, Op.RESERVE_EPOCHS})
+WRITES: Final = frozenset({Op.PUT, Op.PATCH, Op.DELETE, Op.SCHEMA_PUT, Op.SCHEMA_DELETE, Op.RESERVE_EPOCHS})
 
 
 class Handler(Protocol):
@@ -43,9 +43,11 @@ class Link(Protocol):
 
     Attributes:
         lost: set once the link carries nothing any more, whether it broke or was closed.
+        local: the worker is in this process, so that ``cached`` may answer.
     """
 
     lost: asyncio.Event
+    local: bool
 
     @property
     def in_flight(self) -> int:
@@ -55,6 +57,10 @@ class Link(Protocol):
     @property
     def queued(self) -> int:
         """Number of those that have not been sent yet."""
+        ...
+
+    def cached(self, command: Command) -> Result | None:
+        """Answer a read at once, if nothing has to be waited for; else None. Raises DeltaError."""
         ...
 
     async def call(self, command: Command) -> Result:

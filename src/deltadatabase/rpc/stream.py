@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import grpc
 import grpc.aio
@@ -18,7 +18,7 @@ import grpc.aio
 from deltadatabase import limits
 from deltadatabase.clock import Random
 from deltadatabase.errors import TooLarge, Unauthenticated
-from deltadatabase.model import Command, Result
+from deltadatabase.model import Command, Op, Result
 from deltadatabase.rpc import channels, convert, handshake, link
 from deltadatabase.rpc.channels import Tls
 from deltadatabase.rpc.handshake import ClientCall, LinkSecret, Prove, Verify
@@ -30,8 +30,22 @@ _log = logging.getLogger(__name__)
 _METHOD: Final = f"/{channels.PROC_WORKER_SERVICE}/Exchange"
 
 
+SWEEP_INTERVAL_S: Final = 0.025
+"""How much later than asked for a call may fail because its time ran out."""
+
+
+class _Pending(NamedTuple):
+    """A call that waits for its answer."""
+
+    answer: asyncio.Future[Reply]
+    deadline_s: float
+    op: Op
+
+
 class WorkerStream:
     """A ``Link`` to a worker in another process. Made by ``open``."""
+
+    local = False
 
     def __init__(
         self,
@@ -45,7 +59,8 @@ class WorkerStream:
         self._call = call
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(message_bytes_max, on_batch)
-        self._pending: dict[int, asyncio.Future[Reply]] = {}
+        self._pending: dict[int, _Pending] = {}
+        self._sweeping = False
         self._pending_bytes = 0
         self._cancelled: list[int] = []
         self._last_id = 0
@@ -103,6 +118,9 @@ class WorkerStream:
     def queued(self) -> int:
         return len(self._outbox)
 
+    def cached(self, command: Command) -> Result | None:
+        return None
+
     async def call(self, command: Command) -> Result:
         if self.lost.is_set():
             raise link.link_down()
@@ -119,14 +137,17 @@ class WorkerStream:
         ):
             raise link.overloaded()
         answer: asyncio.Future[Reply] = self._loop.create_future()
-        self._pending[request_id] = answer
+        self._pending[request_id] = _Pending(
+            answer, self._loop.time() + command.timeout_ms / 1000, command.op
+        )
         self._pending_bytes += size
         self._outbox.put(request_id, data)
-        timer = self._loop.call_later(command.timeout_ms / 1000, self._expire, request_id, command)
+        if not self._sweeping:
+            self._sweeping = True
+            self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
         try:
-            return convert.decode_reply(await answer)
+            return convert.decode_reply(await answer, command.op)
         finally:
-            timer.cancel()
             self._pending_bytes -= size
             # Still there: the caller was cancelled.
             if self._pending.pop(request_id, None) is not None:
@@ -138,13 +159,17 @@ class WorkerStream:
             self._running.cancel()
         await asyncio.wait([self._running])
 
-    def _expire(self, request_id: int, command: Command) -> None:
-        answer = self._pending.pop(request_id, None)
-        if answer is None:
-            return
-        sent = self._withdraw(request_id)
-        if not answer.done():
-            answer.set_exception(link.timed_out(command.op, sent=sent))
+    def _sweep(self) -> None:
+        """Fail the calls whose time has run out; a timer for each would cost more than all the rest here."""
+        now_s = self._loop.time()
+        for request_id in [number for number, one in self._pending.items() if one.deadline_s <= now_s]:
+            one = self._pending.pop(request_id)
+            sent = self._withdraw(request_id)
+            if not one.answer.done():
+                one.answer.set_exception(link.timed_out(one.op, sent=sent))
+        self._sweeping = bool(self._pending)
+        if self._sweeping:
+            self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
     def _withdraw(self, request_id: int) -> bool:
         """Forget a request; one that may have been sent is cancelled at the worker, and True."""
@@ -173,13 +198,15 @@ class WorkerStream:
         while isinstance(data := await self._call.read(), bytes):
             for encoded in EncodedReplyBatch.FromString(data).replies:
                 reply = Reply.FromString(encoded)
-                answer = self._pending.pop(reply.id, None)
-                if answer is not None and not answer.done():
-                    answer.set_result(reply)
+                one = self._pending.pop(reply.id, None)
+                if one is not None and not one.answer.done():
+                    one.answer.set_result(reply)
 
     async def _write(self) -> None:
         while True:
             await self._outbox.wait()
+            # What the loop has ready now goes along.
+            await asyncio.sleep(0)
             cancelled, self._cancelled = self._cancelled, []
             batch = self._outbox.take()
             if batch or cancelled:
@@ -188,12 +215,12 @@ class WorkerStream:
 
     def _lose(self) -> None:
         self.lost.set()
-        for request_id, answer in self._pending.items():
+        for request_id, one in self._pending.items():
             # Taken out, not only looked for: the writing task may have its turn before it is
             # cancelled, and what is called unsent must never reach the worker.
             unsent = self._outbox.discard(request_id)
-            if not answer.done():
-                answer.set_exception(link.link_down() if unsent else link.link_lost())
+            if not one.answer.done():
+                one.answer.set_exception(link.link_down() if unsent else link.link_lost())
         self._pending.clear()
 
 

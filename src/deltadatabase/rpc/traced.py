@@ -17,9 +17,12 @@ class Closable(Protocol):
     """A link to a worker that can be cut."""
 
     lost: asyncio.Event
+    local: bool
 
     @property
     def queued(self) -> int: ...
+
+    def cached(self, command: Command) -> Result | None: ...
 
     async def call(self, command: Command) -> Result: ...
 
@@ -28,7 +31,9 @@ class Closable(Protocol):
 
 @final
 class TracedLink:
-    """Sends the present span along with each command."""
+    """Sends the present span along with each command, also to a worker in this process."""
+
+    local = False
 
     def __init__(self, inner: Closable, traces: Tracing) -> None:
         self.lost = inner.lost
@@ -39,6 +44,10 @@ class TracedLink:
     def queued(self) -> int:
         """Commands that wait to be sent."""
         return self._inner.queued
+
+    def cached(self, command: Command) -> Result | None:
+        """Nothing: each command gets its span."""
+        return None
 
     async def call(self, command: Command) -> Result:
         """Have the worker execute a command. Raises DeltaError."""

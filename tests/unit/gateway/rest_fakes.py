@@ -107,6 +107,9 @@ class FakeDatabase:
         if self.failure is not None:
             raise self.failure
 
+    def cached(self, schema_id: str, key: str, *, request_id: str = "") -> Result | None:
+        return None
+
     async def get(
         self,
         schema_id: str,

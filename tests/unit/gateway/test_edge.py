@@ -78,8 +78,8 @@ async def test_the_framework_sees_the_decoded_path() -> None:
 
 async def test_each_answer_is_named() -> None:
     client = edge()
-    assert (await client("GET", "/x")).headers["x-request-id"] == "0000000000000001"
-    assert (await client("GET", "/entity/bad")).json()["request_id"] == "0000000000000002"
+    assert (await client("GET", "/x")).headers["x-request-id"] == "0000000100000001"
+    assert (await client("GET", "/entity/bad")).json()["request_id"] == "0000000100000002"
     mine = [("x-request-id", "mine")]
     assert (await client("GET", "/x", headers=mine)).headers["x-request-id"] == "mine"
     assert (await client("GET", "/raise", headers=mine)).json()["request_id"] == "mine"

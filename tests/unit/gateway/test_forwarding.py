@@ -33,6 +33,11 @@ SHARDS = 16
 class CutLink:
     """A link to a committer; ``mode`` decides what becomes of calls."""
 
+    local = False
+
+    def cached(self, command: Command) -> Result | None:
+        return self.committer.fast(command)
+
     def __init__(self, world: World, seed: int) -> None:
         self.committer = make_committer(world.store, clock=world.clock, seed=seed)
         self.mode = "ok"
@@ -416,3 +421,49 @@ def _raise_on_put(error: DeltaError) -> Callable[[str, str], None]:
             raise error
 
     return hook
+
+
+async def test_a_read_at_hand_is_answered_only_by_an_owner_in_this_process(world: World) -> None:
+    assert world.router.cached("s", "k") is None
+    await world.join("a")
+    link = world.links["a"]
+    await world.router.put_one("s", "k", b"1")
+    assert world.router.cached("s", "k") is None
+    link.local = True
+    read = world.router.cached("s", "k")
+    assert read is not None
+    assert read.document == b"1"
+    assert world.router.cached("s", "never read") is None
+    world.router.close("store_gone", "gone")
+    assert world.router.cached("s", "k") is None
+
+
+async def test_a_read_at_hand_waits_while_its_shard_moves(world: World) -> None:
+    await world.join("a")
+    link = world.links["a"]
+    link.local = True
+    keys = list(map(str, range(20)))
+    for key in keys:
+        await world.router.put_one("s", key, b"1")
+    link.mode = "held"
+    holding = [asyncio.create_task(world.router.get("s", key)) for key in keys]
+    await asyncio.sleep(0)
+    joining = asyncio.create_task(world.join("b"))
+    await asyncio.sleep(0.01)
+    assert world.router.placement is not None
+    moving = {key for key in keys if world.router.cached("s", key) is None}
+    assert moving
+    link.gate.set()
+    await joining
+    await asyncio.gather(*holding)
+    owners = {key: world.router.placement.owners[shard_of("s", key, SHARDS)] for key in keys}
+    assert moving == {key for key in keys if owners[key] == "b"}
+
+
+async def test_a_read_at_hand_of_a_deleted_entity_finds_nothing(world: World) -> None:
+    await world.join("a")
+    world.links["a"].local = True
+    await world.router.put_one("s", "k", b"1")
+    await world.router.delete("s", "k")
+    with pytest.raises(NotFound):
+        world.router.cached("s", "k")

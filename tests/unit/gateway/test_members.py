@@ -39,6 +39,11 @@ class Store:
 class StoreLink:
     """A link to a worker that does nothing but reserve epochs."""
 
+    local = False
+
+    def cached(self, command: Command) -> Result | None:
+        return None
+
     def __init__(self, store: Store) -> None:
         self.store = store
         self.lost = asyncio.Event()

@@ -138,7 +138,9 @@ async def test_what_is_listed_but_not_found_by_its_owner_does_not_count_as_done(
 async def test_an_error_that_nobody_thought_of_is_told(world: AnyKeyWorld) -> None:
     world.trouble["list"] = RuntimeError("x")
     await world.rotation.start()
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(10):
+        while not world.rotation.status().trouble:
+            await asyncio.sleep(0.01)
     try:
         await world.rotation.pause()
     except RuntimeError:

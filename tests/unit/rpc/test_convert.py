@@ -64,6 +64,9 @@ results = st.builds(
 )
 
 
+OF_A_READ = ("schema_id", "key", "shard", "term", "if_none_match", "timeout_ms", "request_id", "traceparent")
+
+
 def test_operations_have_the_numbers_of_the_protocol() -> None:
     assert {f"OP_{op.name}": int(op) for op in Op} | {"OP_UNSPECIFIED": 0} == dict(PbOp.items())
 
@@ -72,6 +75,9 @@ def test_operations_have_the_numbers_of_the_protocol() -> None:
 def test_commands_survive_the_wire(command: Command, request_id: int) -> None:
     request = Request.FromString(convert.encode_request(request_id, command).SerializeToString())
     assert request.id == request_id
+    if command.op is Op.GET:
+        asked = {name: getattr(command, name) for name in OF_A_READ}
+        command = Command(op=Op.GET, **asked)
     assert convert.decode_request(request) == command
 
 
@@ -80,6 +86,14 @@ def test_results_survive_the_wire(result: Result, request_id: int) -> None:
     reply = Reply.FromString(convert.encode_reply(request_id, result).SerializeToString())
     assert reply.id == request_id
     assert convert.decode_reply(reply) == result
+
+
+@given(results)
+def test_what_a_read_returns_survives_the_shorter_way(result: Result) -> None:
+    reply = Reply.FromString(convert.encode_reply(1, result).SerializeToString())
+    read = convert.decode_reply(reply, Op.GET)
+    for name in ("version", "etag", "updated_ms", "document", "not_modified", "queue_us", "store_us"):
+        assert getattr(read, name) == getattr(result, name)
 
 
 def test_defaults_cost_nothing_on_the_wire() -> None:
