@@ -15,10 +15,12 @@ from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import DeltaError
 from deltadatabase.gateway import entity
 from deltadatabase.gateway.addresses import ClientAddresses
-from deltadatabase.gateway.asgi import ASGIApp
+from deltadatabase.gateway.asgi import Answer, ASGIApp, StreamedAnswer
 from deltadatabase.gateway.auditing import RequestAudit
-from deltadatabase.gateway.edge import Edge
-from deltadatabase.gateway.ports import Cluster, Entities, Rotations, Schemas
+from deltadatabase.gateway.edge import Edge, Exchange, Handler
+from deltadatabase.gateway.listing import PREFIX as LISTING_PREFIX
+from deltadatabase.gateway.listing import ListingHandler
+from deltadatabase.gateway.ports import Cluster, Entities, Listing, Rotations, Schemas
 from deltadatabase.gateway.routes import admin, documentation, health, keys, logs, schemas, session
 from deltadatabase.gateway.routes import rotation as rotation_routes
 from deltadatabase.gateway.routes.access import NO_STORE
@@ -49,6 +51,7 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
 def create_app(
     entity_port: Entities,
     schema_port: Schemas,
+    listing: Listing,
     cluster: Cluster,
     rotation: Rotations,
     accounts: Accounts,
@@ -68,6 +71,7 @@ def create_app(
                 *keys.handlers(accounts, events),
                 *schemas.handlers(
                     schema_port,
+                    listing,
                     accounts,
                     events,
                     body_bytes_max=options.body_bytes_max,
@@ -79,13 +83,29 @@ def create_app(
                 *documentation.handlers(options.version, public_schemas=options.public_schemas),
             ]
         ),
-        {"entity": entity.EntityHandler(entity_port, accounts, options.body_bytes_max)},
+        {
+            "entity": entity.EntityHandler(entity_port, accounts, options.body_bytes_max),
+            "entities": _entities(ListingHandler(listing, entity_port, accounts), None),
+        },
         clock=clock,
         random=random,
         local_only=options.dev_mode,
         body_timeout_s=options.body_timeout_s,
         witness=events.failed,
     )
+
+
+def _entities(pages: Handler, resources: Handler | None) -> Handler:
+    """Serve ``/entities/{schema_id}`` by one handler, and what has a key by the other."""
+
+    async def answer(exchange: Exchange) -> Answer | StreamedAnswer:
+        if "/" not in exchange.head.path[len(LISTING_PREFIX) :]:
+            return await pages(exchange)
+        if resources is None:
+            raise errors.NotFound("there is nothing at this path", code="no_route")
+        return await resources(exchange)
+
+    return answer
 
 
 def _framework(handlers: list[HTTPRouteHandler]) -> ASGIApp:

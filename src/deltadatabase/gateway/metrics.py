@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from deltadatabase.clock import Clock
-from deltadatabase.gateway import entity
+from deltadatabase.gateway import entity, listing
 from deltadatabase.gateway.asgi import ASGIApp, Message, Receive, Scope, Send
 from deltadatabase.gateway.forwarding import FOREIGN_WRITER, STORE_GONE, Router
 from deltadatabase.gateway.members import Cluster
@@ -113,6 +113,8 @@ FAMILIES: Final = (
 """What a program with a router in it exports."""
 
 ENTITY_ROUTE: Final = entity.PREFIX + "{schema_id}"
+ENTITIES_ROUTE: Final = listing.PREFIX + "{schema_id}"
+RESOURCE_ROUTE: Final = ENTITIES_ROUTE + "/{key}"
 UNMATCHED: Final = "unmatched"
 METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})
 _ABORTED: Final = "aborted"
@@ -169,9 +171,7 @@ class RequestMeter:
                 self.in_flight -= 1
                 elapsed_s = self._clock.monotonic_s() - started_s
                 # The framework notes which of its templates a path fits.
-                route = (
-                    ENTITY_ROUTE if path.startswith(entity.PREFIX) else scope.get("path_template", UNMATCHED)
-                )
+                route = _raw_route(path) or scope.get("path_template", UNMATCHED)
                 name = (route, method if method in METHODS else "other", status)
                 cell = self._cells.get(name)
                 if cell is None:
@@ -203,6 +203,15 @@ class RequestMeter:
             }
         )
         yield HTTP_IN_FLIGHT.of(self.in_flight)
+
+
+def _raw_route(path: str) -> str:
+    """The route of a path that the framework never sees; "" of others."""
+    if path.startswith(entity.PREFIX):
+        return ENTITY_ROUTE
+    if path.startswith(listing.PREFIX):
+        return ENTITIES_ROUTE if "/" not in path[len(listing.PREFIX) :] else RESOURCE_ROUTE
+    return ""
 
 
 def _outcome(status: int) -> str:

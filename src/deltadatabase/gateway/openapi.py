@@ -13,6 +13,8 @@ import msgspec
 
 from deltadatabase.auth.contract import CreatedKey, KeyInfo, Session
 from deltadatabase.errors import Issue
+from deltadatabase.gateway.counting import SchemaCount
+from deltadatabase.gateway.listing import INCLUDES, LIMIT_DEFAULT, Item, ItemPage, token_of
 from deltadatabase.gateway.problem import CONTENT_TYPE, TYPE_PREFIX
 from deltadatabase.gateway.rotation import RotationStatus
 from deltadatabase.gateway.routes.access import Status
@@ -75,7 +77,8 @@ class Operation(NamedTuple):
         body: type or JSON Schema of the request body.
         body_required: whether a request without one is malformed.
         body_example, answer_example: values that work.
-        query: name, description and whether it is required, of each query parameter.
+        query: name, description and whether it is required, of each query parameter, and its JSON
+            Schema with an example if it is no entity's key.
         note: more than the summary says.
     """
 
@@ -91,12 +94,29 @@ class Operation(NamedTuple):
     body_required: bool = True
     body_example: Any = None
     answer_example: Any = None
-    query: tuple[tuple[str, str, bool], ...] = ()
+    query: tuple[tuple[str, str, bool] | tuple[str, str, bool, _Json], ...] = ()
     note: str = ""
 
 
 _OK: Final = {"status": "ok"}
+_KEY_SCHEMA: Final[_Json] = {"type": "string", "minLength": 1, "example": "session_001"}
 _KEY: Final = (("key", "The entity's key; '/', '\\' and '..' are not served here.", True),)
+_LIST: Final[tuple[tuple[str, str, bool, _Json], ...]] = (
+    ("prefix", "Beginning of the keys wanted.", False, {"type": "string", "example": "session"}),
+    (
+        "limit", "Entities on a page, at most.", False,
+        {"type": "integer", "minimum": 1, "maximum": LIMIT_DEFAULT, "default": LIMIT_DEFAULT, "example": 100},
+    ),
+    (
+        "after", "The 'next' of the page before, with the same prefix.", False,
+        {"type": "string", "example": token_of("chat.v1", "session", "session_000")},
+    ),
+    (
+        "include", "Look entities up: 'meta' adds version and etag, 'document' the document (8 MiB a page).",
+        False,
+        {"type": "string", "enum": list(INCLUDES), "example": "document"},
+    ),
+)  # fmt: skip
 _DATA: Final = (503, 504)
 
 OPERATIONS: Final = (
@@ -125,6 +145,19 @@ OPERATIONS: Final = (
         query=_KEY, answer_example=_OK, note="Succeeds for an absent key too.",
     ),
     Operation(
+        "GET", "/entities/{schema_id}", "Entities", "List entities", "read", ItemPage, (400, 503),
+        query=_LIST, answer_example={
+            "items": [{"key": "session_001", "size": 305, "updated_at": "2026-02-26T09:00:00.000Z"}],
+            "next": None,
+        },
+        note=(
+            "In the order of the stored names, page by page: 'next' is the next page's 'after', and a "
+            "Link header leads there. A page may be short, even empty, before the end, which is where "
+            "'next' is null. Whatever exists from the first page to the last is listed once. 'size' is "
+            "that of the stored, sealed object. A schema id that nobody has used has an empty list."
+        ),
+    ),
+    Operation(
         "PUT", "/schema/{schema_id}", "Schemas", "Store a JSON Schema", "write", Status,
         (400, 408, 413, *_DATA, 507),
         body={"type": ["object", "boolean"]}, body_example=_CHAT_SCHEMA, answer_example=_OK,
@@ -149,7 +182,21 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET", "/api/schemas", "Schemas", "List every schema id that holds an entity or a schema", "read",
-        list[str], _DATA, answer_example=["chat.v1"],
+        {
+            "anyOf": [
+                {"type": "array", "items": {"type": "string"}},
+                {"type": "array", "items": {"$ref": _REF.format(name="SchemaCount")}},
+            ]
+        },
+        (400, *_DATA), answer_example=["chat.v1"],
+        query=((
+            "counts", "Tell how many entities each holds.", False,
+            {"type": "boolean", "default": False, "example": "false"},
+        ),),
+        note=(
+            "With counts=true each entry is an object. Counting walks every list, a list request for each "
+            "page, for 8 seconds at the most: 'complete' is false where it did not come to the end."
+        ),
     ),
     Operation(
         "POST", "/api/login", "Access", "Open a session", None, Session, (400, 401, 408, 413, 429),
@@ -251,7 +298,7 @@ _PARAMETERS: Final = {
 def document(version: str, *, public_schemas: bool = False) -> _Json:
     """Build the OpenAPI document. ``public_schemas`` as in the gateway's options."""
     types = [Versions, Problem, Status, Session, Login, Me, NewKey, CreatedKey, KeyInfo, Worker, Store]
-    types += [LogLevel, Order, RotationStatus]
+    types += [LogLevel, Order, RotationStatus, SchemaCount, Item, ItemPage]
     _, components = msgspec.json.schema_components([*types, Health, Ready], ref_template=_REF)
     for component in components.values():
         component["description"] = _for_readers(component.get("description", ""))
@@ -343,15 +390,14 @@ def _parameters(operation: Operation) -> list[_Json]:
         for name, schema in _PARAMETERS.items()
         if f"{{{name}}}" in operation.path
     ]
-    for name, description, required in operation.query:
+    for name, description, required, *schema in operation.query:
         parameters.append(
             {
                 "name": name,
                 "in": "query",
                 "required": required,
                 "description": description,
-                "schema": {"type": "string", "minLength": 1},
-                "example": "session_001",
+                "schema": schema[0] if schema else _KEY_SCHEMA,
             }
         )
     if _has_etag(operation):

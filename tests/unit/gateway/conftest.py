@@ -58,6 +58,7 @@ def rest_clients(
                 database,
                 database,
                 database,
+                database,
                 database.rotation,
                 accounts,
                 settings,
