@@ -130,6 +130,8 @@ STORE_CONNECT_TIMEOUT_S: Final = 2.0
 COMMIT_ATTEMPTS_MAX: Final = 8
 SETTLED_AFTER_MS: Final = 60_000
 LIST_PAGE_MAX: Final = 1000
+SCAN_SLICE: Final = 512
+"""Names that a scan of a folder reads at once: about a millisecond for whoever takes them."""
 SEALED_OVERHEAD_BYTES_MAX: Final = 64 * KIB
 """More than an envelope adds to its document, with the longest names and most recent writes."""
 OBJECT_BYTES_MAX: Final = GRPC_MESSAGE_BYTES_MAX + SEALED_OVERHEAD_BYTES_MAX
@@ -143,6 +145,25 @@ PRESENCE_VALID_S: Final = 1200.0
 MERGED_WRITES_MAX: Final = 64
 TOMBSTONE_AGE_S: Final = 3600.0
 TOMBSTONES_NOTED_MAX: Final = 65_536
+
+# Listings
+LISTING_REQUESTS_MAX: Final = 8
+"""List requests to the store for one page, after which it is given short."""
+LISTING_EXAMINED_MAX: Final = 8 * LIST_PAGE_MAX
+"""The same for a page from a name index: names looked at, deleted entities among them."""
+LISTING_ROUNDS_MAX: Final = 4
+"""Pages of the workers that one page of a client is put together from."""
+NAME_INDEX_BYTES_MAX: Final = 128 * MIB
+"""All name indexes of a worker together: about 5 million names of 20 letters."""
+NAME_INDEX_IDLE_S: Final = 900.0
+NAME_INDEX_REFRESH_S: Final = 300.0
+NAME_INDEX_BUILDS_MAX: Final = 2
+NAME_INDEX_BATCH: Final = 65_536
+LISTED_DOCUMENTS_BYTES_MAX: Final = 8 * MIB
+LISTED_READS_MAX: Final = 32
+COUNTING_TIME_S: Final = 8.0
+COUNTING_PAGES_MAX: Final = 4
+"""Pages that are under way at once for one count."""
 
 # Scrub and doctor
 SCRUB_PAGE_DIRECTORY: Final = 50_000
@@ -175,6 +196,7 @@ assert HEARTBEAT_INTERVAL_S * 4 < MEMBERSHIP_TIMEOUT_S
 assert MOVE_HOLD_S * 1000 < REQUEST_TIMEOUT_MS
 assert STORE_TIMEOUT_S * 1000 < REQUEST_TIMEOUT_MS
 assert IMPORTS_MAX * IMPORT_IN_FLIGHT_MAX <= STREAM_IN_FLIGHT_MAX // 2, "imports leave room for others"
+assert COUNTING_TIME_S * 1000 < REQUEST_TIMEOUT_MS
 assert PRESENCE_INTERVAL_S + 3 * PRESENCE_RETRY_S < PRESENCE_VALID_S < TOMBSTONE_AGE_S
 assert RECENT_WRITES_MAX < MERGED_WRITES_MAX <= 255, "a header counts recent writes in one byte"
 assert TOMBSTONE_AGE_S > 60 * (REQUEST_TIMEOUT_MS / 1000 + STORE_TIMEOUT_S), "no late put outlives it"

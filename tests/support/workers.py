@@ -11,7 +11,7 @@ from deltadatabase.errors import Invalid
 from deltadatabase.storage.base import Store
 from deltadatabase.worker.cache import Cache
 from deltadatabase.worker.commit import Committer
-from deltadatabase.worker.ports import Sidecar
+from deltadatabase.worker.ports import Sidecar, StoredNames
 from support.clocks import SeededRandom
 
 KEYRING = Keyring(MasterKey(b"\x07" * 32))
@@ -53,6 +53,7 @@ def make_committer(
     clock: Clock,
     lease: Lease | None = None,
     sidecar: Sidecar | None = None,
+    names: StoredNames | None = None,
     seed: int = 0,
 ) -> Committer:
     """Build the committer of one worker on ``store``."""
@@ -65,4 +66,5 @@ def make_committer(
         clock=clock,
         lease=lease or Lease(),
         sidecar=sidecar,
+        names=names,
     )

@@ -313,6 +313,7 @@ class MainWorker:
         app = create_app(
             self.router,
             self.router,
+            self.router,
             self.cluster,
             self.rotation,
             self.accounts,

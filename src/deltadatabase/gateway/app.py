@@ -16,10 +16,12 @@ from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import DeltaError
 from deltadatabase.gateway import entity, exporting, importing
 from deltadatabase.gateway.addresses import ClientAddresses
-from deltadatabase.gateway.asgi import ASGIApp
+from deltadatabase.gateway.asgi import Answer, ASGIApp, StreamedAnswer
 from deltadatabase.gateway.auditing import RequestAudit
 from deltadatabase.gateway.batching import Batches
-from deltadatabase.gateway.edge import Edge, Handler
+from deltadatabase.gateway.edge import Edge, Exchange, Handler
+from deltadatabase.gateway.listing import PREFIX as LISTING_PREFIX
+from deltadatabase.gateway.listing import ListingHandler
 from deltadatabase.gateway.ports import Cluster, Entities, Listing, Rotations, Schemas
 from deltadatabase.gateway.routes import admin, batch, documentation, health, keys, logs, schemas, session
 from deltadatabase.gateway.routes import rotation as rotation_routes
@@ -51,6 +53,7 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
 def create_app(
     entity_port: Entities,
     schema_port: Schemas,
+    listing: Listing,
     cluster: Cluster,
     rotation: Rotations,
     accounts: Accounts,
@@ -59,7 +62,6 @@ def create_app(
     clock: Clock,
     random: Random,
     audit: Audit | None = None,
-    listing: Listing | None = None,
     around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> ASGIApp:
     """Build the ASGI application that serves every REST route.
@@ -67,6 +69,7 @@ def create_app(
     Args:
         entity_port: documents.
         schema_port: their schemas.
+        listing: which entities there are.
         cluster: state of workers and store.
         rotation: exchange of the master key.
         accounts: who may do what.
@@ -74,19 +77,9 @@ def create_app(
         clock: of deadlines and times.
         random: of names for requests and writes.
         audit: where events go; None: they are logged only.
-        listing: what entities there are; None: nothing is exported.
         around: what every request passes on its way in, those of a batch one by one, too.
     """
     batches = Batches()
-    importer = importing.ImportHandler(
-        entity_port, accounts, document_bytes_max=options.body_bytes_max, clock=clock, random=random
-    )
-    raw: dict[str, Handler] = {
-        "entity": entity.EntityHandler(entity_port, accounts, options.body_bytes_max),
-        "import": importer,
-    }
-    if listing is not None:
-        raw["export"] = exporting.ExportHandler(entity_port, listing, accounts, clock=clock)
     events = RequestAudit(audit or Audit(clock), accounts, ClientAddresses(options.trusted_proxies))
     edge = Edge(
         _framework(
@@ -96,6 +89,7 @@ def create_app(
                 *keys.handlers(accounts, events),
                 *schemas.handlers(
                     schema_port,
+                    listing,
                     accounts,
                     events,
                     body_bytes_max=options.body_bytes_max,
@@ -108,7 +102,14 @@ def create_app(
                 *documentation.handlers(options.version, public_schemas=options.public_schemas),
             ]
         ),
-        raw,
+        {
+            "entity": entity.EntityHandler(entity_port, accounts, options.body_bytes_max),
+            "entities": _entities(ListingHandler(listing, entity_port, accounts), None),
+            "export": exporting.ExportHandler(entity_port, listing, accounts, clock=clock),
+            "import": importing.ImportHandler(
+                entity_port, accounts, document_bytes_max=options.body_bytes_max, clock=clock, random=random
+            ),
+        },
         clock=clock,
         random=random,
         local_only=options.dev_mode,
@@ -118,6 +119,19 @@ def create_app(
     app = around(edge)
     batches.serve_through(app)
     return app
+
+
+def _entities(pages: Handler, resources: Handler | None) -> Handler:
+    """Serve ``/entities/{schema_id}`` by one handler, and what has a key by the other."""
+
+    async def answer(exchange: Exchange) -> Answer | StreamedAnswer:
+        if "/" not in exchange.head.path[len(LISTING_PREFIX) :]:
+            return await pages(exchange)
+        if resources is None:
+            raise errors.NotFound("there is nothing at this path", code="no_route")
+        return await resources(exchange)
+
+    return answer
 
 
 def _framework(handlers: list[HTTPRouteHandler]) -> ASGIApp:

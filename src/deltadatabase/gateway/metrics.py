@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from deltadatabase.clock import Clock
-from deltadatabase.gateway import entity, exporting, importing
+from deltadatabase.gateway import entity, exporting, importing, listing
 from deltadatabase.gateway.asgi import ASGIApp, Message, Receive, Scope, Send
 from deltadatabase.gateway.forwarding import FOREIGN_WRITER, STORE_GONE, Router
 from deltadatabase.gateway.members import Cluster
@@ -114,6 +114,8 @@ FAMILIES: Final = (
 
 ENTITY_ROUTE: Final = entity.PREFIX + "{schema_id}"
 _RAW_ROUTES: Final = {importing.PREFIX: importing.ROUTE, exporting.PREFIX: exporting.ROUTE}
+ENTITIES_ROUTE: Final = listing.PREFIX + "{schema_id}"
+RESOURCE_ROUTE: Final = ENTITIES_ROUTE + "/{key}"
 UNMATCHED: Final = "unmatched"
 METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})
 _ABORTED: Final = "aborted"
@@ -204,13 +206,17 @@ class RequestMeter:
 
 def route_of(scope: Scope, path: str) -> str:
     """The template that a request's path fits, once the request was served."""
+    # The framework notes which of its templates a path fits.
+    return _raw_route(path) or scope.get("path_template", UNMATCHED)
+
+
+def _raw_route(path: str) -> str:
+    """The route of a path that the framework never sees; "" of others."""
     if path.startswith(entity.PREFIX):
         return ENTITY_ROUTE
-    # The framework notes which of its templates a path fits.
-    template: str | None = scope.get("path_template")
-    if template is not None:
-        return template
-    return next((route for prefix, route in _RAW_ROUTES.items() if path.startswith(prefix)), UNMATCHED)
+    if path.startswith(listing.PREFIX):
+        return ENTITIES_ROUTE if "/" not in path[len(listing.PREFIX) :] else RESOURCE_ROUTE
+    return next((route for prefix, route in _RAW_ROUTES.items() if path.startswith(prefix)), "")
 
 
 def _outcome(status: int) -> str:

@@ -38,7 +38,7 @@ from deltadatabase.worker.cache import Cache, Entry, Name
 from deltadatabase.worker.counts import Counts
 from deltadatabase.worker.engine import applied_version, check_owner, etag_of, live_etag, plan
 from deltadatabase.worker.locks import EntityLocks
-from deltadatabase.worker.ports import Lease, Schemas, Sealer, Sidecar
+from deltadatabase.worker.ports import Lease, Schemas, Sealer, Sidecar, StoredNames
 from deltadatabase.worker.tombstones import Tombstones
 from deltadatabase.worker.writes import Attempt, PendingWrite, WriteQueue
 
@@ -56,6 +56,7 @@ class Committer:
         clock: wall time for headers, monotonic time for deadlines.
         lease: asked before each put.
         sidecar: told of each commit; None: no meta files.
+        names: told of each object that is put, read or removed; None: nobody follows them.
         tombstone_age_s: seconds for which a tombstone is kept, where the store can remove it safely.
         recent_writes_max: how many earlier writes a header remembers.
     """
@@ -70,6 +71,7 @@ class Committer:
         clock: Clock,
         lease: Lease,
         sidecar: Sidecar | None,
+        names: StoredNames | None = None,
         tombstone_age_s: float = TOMBSTONE_AGE_S,
         recent_writes_max: int = RECENT_WRITES_MAX,
     ) -> None:
@@ -80,6 +82,7 @@ class Committer:
         self._clock = clock
         self._lease = lease
         self._sidecar = sidecar
+        self._names = names
         self._recent_writes_max = recent_writes_max
         self._locks = EntityLocks(waiters_max=ENTITY_WAITERS_MAX)
         self._tombstones = (
@@ -237,7 +240,7 @@ class Committer:
             self.counts.opens += 1
             check_owner(header, term)
             entry = Entry(term, header, document, stored.etag, live_etag(header), self._clock.monotonic_s())
-            self._note_tombstone(name, entry)
+            self._note_stored(name, entry)
         self._cache.put(name, entry)
         return entry
 
@@ -350,10 +353,12 @@ class Committer:
                 attempt.term, header, document, new_etag, live_etag(header), self._clock.monotonic_s()
             )
             self._cache.put(name, entry)
-            self._note_tombstone(name, entry)
+            self._note_stored(name, entry)
             return entry
 
-    def _note_tombstone(self, name: Name, entry: Entry) -> None:
+    def _note_stored(self, name: Name, entry: Entry) -> None:
+        if self._names is not None:
+            self._names.stored(name)
         if self._tombstones is not None and entry.header is not None and entry.header.tombstone:
             self._tombstones.note(name, entry.store_etag)
 
@@ -363,6 +368,8 @@ class Committer:
                 return  # The next owner meets it and notes it for itself.
             self._cache.evict(name)
             await self._store.remove(entity_path(*name), store_etag)
+            if self._names is not None:
+                self._names.removed(name)
             if self._sidecar is not None:
                 self._sidecar.forget(*name)
 

@@ -5,7 +5,7 @@ import pytest
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.clock import system_random
 from deltadatabase.gateway.app import GatewayOptions, create_app
-from unit.gateway.rest_fakes import ADMIN_KEY, Client, CountingRandom, FakeDatabase, FakeListing, TestClock
+from unit.gateway.rest_fakes import ADMIN_KEY, Client, CountingRandom, FakeDatabase, TestClock
 
 MakeClient = Callable[..., Client]
 
@@ -58,12 +58,12 @@ def rest_clients(
                 database,
                 database,
                 database,
+                database,
                 database.rotation,
                 accounts,
                 settings,
                 clock=rest_clock,
                 random=CountingRandom(),
-                listing=FakeListing(database),
             )
             built[chosen] = Client(app)
         return built[chosen]

@@ -23,7 +23,7 @@ from deltadatabase.model import (
     StoreReport,
 )
 from deltadatabase.schema.document import check_document
-from deltadatabase.storage.paths import escape_key
+from deltadatabase.storage.paths import escape_key, listing_order, unescape_key
 
 ADMIN_KEY = "admin-key-of-the-tests"
 NOW_MS = 1_700_000_000_000
@@ -89,7 +89,7 @@ class FakeRotation:
 
 
 class FakeDatabase:
-    """Fulfils Entities, Schemas and Cluster. ``failure`` is raised by every call that could fail."""
+    """Fulfils Entities, Listing, Schemas and Cluster. ``failure`` is raised by every call that could fail."""
 
     def __init__(self) -> None:
         self.rotation = FakeRotation()
@@ -102,6 +102,8 @@ class FakeDatabase:
         self.failure: Exception | None = None
         self.ready = True
         self.request_ids: list[str] = []
+        self.pages = 0
+        self.page_max = 0
 
     def _fail(self) -> None:
         if self.failure is not None:
@@ -188,6 +190,23 @@ class FakeDatabase:
         self._check(schema_id, key, if_match, if_none_match)
         return Result(found=self.documents.pop((schema_id, key), None) is not None)
 
+    async def list(
+        self, schema_id: str, *, prefix: str = "", after: str = "", limit: int = 1000, deleted: bool = False
+    ) -> Page:
+        self._fail()
+        self.pages += 1
+        begin = listing_order(after) if after else ""
+        names = sorted(
+            (escape_key(key) for schema, key in self.documents if schema == schema_id), key=listing_order
+        )
+        behind = [name for name in names if name.startswith(prefix) and listing_order(name) > begin]
+        shown = behind[: self.page_max or limit][:limit]
+        entities = tuple(
+            ListedEntity(name, len(self.documents[schema_id, unescape_key(name)][1]) + 100, NOW_MS)
+            for name in shown
+        )
+        return Page(entities, shown[-1] if len(shown) < len(behind) else "")
+
     async def schema_get(self, schema_id: str) -> Result:
         self._fail()
         if schema_id not in self.schemas:
@@ -244,26 +263,6 @@ class FakeDatabase:
         stale = ProbeCheck("stale_etag", False, "a stale etag was accepted")
         bad = StoreReport(backend="s3", checks=(create, stale), database=database)
         return {"proc-1": good, "proc-2": bad}
-
-
-class FakeListing:
-    """Lists the documents of a ``FakeDatabase``, a page at a time."""
-
-    def __init__(self, database: FakeDatabase) -> None:
-        self._database = database
-
-    async def list(
-        self, schema_id: str, *, prefix: str = "", after: str = "", limit: int = 1000, deleted: bool = False
-    ) -> Page:
-        self._database._fail()
-        names = sorted(
-            (escape_key(key), len(document))
-            for (owner, key), (_, document) in self._database.documents.items()
-            if owner == schema_id
-        )
-        found = [(name, size) for name, size in names if name > after and name.startswith(prefix)]
-        page = tuple(ListedEntity(name, size, NOW_MS) for name, size in found[:limit])
-        return Page(page, page[-1].name if len(found) > limit else "")
 
 
 @dataclass

@@ -325,6 +325,7 @@ async def test_each_request_passes_what_is_around_the_application(
         database,
         database,
         database,
+        database,
         database.rotation,
         rest_accounts[0],
         GatewayOptions(version="1"),

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from deltadatabase.auth.accounts import Accounts
-from deltadatabase.gateway import exporting, importing
+from deltadatabase.gateway import exporting, importing, listing
 from deltadatabase.gateway.auditing import RequestAudit
 from deltadatabase.gateway.batching import Batches
 from deltadatabase.gateway.entity import METHODS, PREFIX
@@ -31,7 +31,7 @@ def routed(database: FakeDatabase, accounts: Accounts) -> set[tuple[str, str]]:
         *health.handlers(database, "1"),
         *session.handlers(accounts, events),
         *keys.handlers(accounts, events),
-        *schemas.handlers(database, accounts, events, body_bytes_max=1, public=False),
+        *schemas.handlers(database, database, accounts, events, body_bytes_max=1, public=False),
         *admin.handlers(database, accounts),
         *logs.handlers(accounts, events),
         *batch.handlers(Batches(), accounts),
@@ -40,6 +40,7 @@ def routed(database: FakeDatabase, accounts: Accounts) -> set[tuple[str, str]]:
     ]
     found = {(method, PREFIX + "{schema_id}") for method in METHODS if method != "HEAD"}
     found |= {("POST", importing.ROUTE), ("GET", exporting.ROUTE)}
+    found |= {(method, listing.PREFIX + "{schema_id}") for method in listing.METHODS if method != "HEAD"}
     for handler in handlers:
         for path in handler.paths:
             found |= {(str(method), re.sub(r":\w+}", "}", path)) for method in handler.http_methods}
