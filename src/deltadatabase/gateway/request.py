@@ -50,7 +50,7 @@ class Head(NamedTuple):
     fields: dict[bytes, bytes]
     content_length: int | None
     has_body: bool
-    raw_path: bytes
+    raw_path: bytes = b""
 
     @property
     def authorization(self) -> str | None:
@@ -166,22 +166,20 @@ def query_values(query: bytes, name: str) -> list[str]:
     return values
 
 
-def flags(query: bytes, known: tuple[str, ...]) -> dict[str, bool]:
-    """The parameters of a raw query string that may hold nothing but ``true`` or ``false`` of these.
+def flag(query: bytes, name: str) -> bool:
+    """The form parameter ``name``, ``true`` or ``false``; False without it. Raises Invalid: ``bad_query``."""
+    values = query_values(query, name)
+    if values not in ([], ["true"], ["false"]):
+        raise Invalid(f"the query parameter '{name}' is 'true' or 'false', once", code="bad_query")
+    return values == ["true"]
 
-    Raises:
-        Invalid: ``bad_query``; ``bad_parameter``: another name, another value, or a name twice.
-    """
-    given: dict[str, bool] = {}
+
+def flags(query: bytes, *names: str) -> list[bool]:
+    """The same of several, where no other parameter may stand: a misspelt one must not go unnoticed."""
     for part in filter(None, query.split(b"&")):
-        name, _, value = (_decode(piece, "query", "bad_query") for piece in part.partition(b"="))
-        if name not in known:
-            # A misspelt dry_run must not become a change.
-            raise Invalid(f"the query parameters here are {', '.join(known)}", code="bad_parameter")
-        if value not in ("true", "false") or name in given:
-            raise Invalid(f"the query parameter '{name}' is true or false, once", code="bad_parameter")
-        given[name] = value == "true"
-    return given
+        if part.partition(b"=")[0].decode("latin-1") not in names:
+            raise Invalid(f"the query parameters here are {', '.join(names)}", code="bad_query")
+    return [flag(query, name) for name in names]
 
 
 def etags(value: bytes | None) -> tuple[str, ...] | None:

@@ -151,10 +151,13 @@ def listing_order(escaped: str) -> str:
 def stored_name(schema_id: str, path: str) -> str | None:
     """The escaped key of an entity's path in this schema's folder; None for anything else."""
     folder = schema_folder(schema_id)
-    if not (path.startswith(folder) and path.endswith(_ENTITY_SUFFIX)):
-        return None
-    escaped = path[len(folder) : -len(_ENTITY_SUFFIX)]
-    return escaped if is_stored_name(escaped) else None
+    return stored_name_of(path[len(folder) :]) if path.startswith(folder) else None
+
+
+def stored_name_of(file_name: str) -> str | None:
+    """The escaped key of an entity's file in its folder; None for anything else."""
+    escaped = file_name.removesuffix(_ENTITY_SUFFIX)
+    return escaped if escaped != file_name and is_stored_name(escaped) else None
 
 
 def is_stored_name(escaped: str) -> bool:
@@ -164,6 +167,7 @@ def is_stored_name(escaped: str) -> bool:
             check_key(unescape_key(escaped))
         except Invalid:
             return False
+    # As stored it is ASCII.
     return len(escaped) <= limits.KEY_ESCAPED_BYTES_MAX
 
 

@@ -6,7 +6,7 @@ from deltadatabase.auth.accounts import Accounts
 from deltadatabase.clock import system_random
 from deltadatabase.gateway.app import GatewayOptions, create_app
 from deltadatabase.gateway.used_keys import UsedKeys
-from unit.gateway.rest_fakes import ADMIN_KEY, Client, CountingRandom, FakeDatabase, FakeListing, TestClock
+from unit.gateway.rest_fakes import ADMIN_KEY, Client, CountingRandom, FakeDatabase, TestClock
 
 MakeClient = Callable[..., Client]
 
@@ -69,12 +69,12 @@ def rest_clients(
                 database,
                 database,
                 database,
+                database,
                 database.rotation,
                 accounts,
                 settings,
                 clock=rest_clock,
                 random=CountingRandom(),
-                listing=FakeListing(database),
                 used_keys=rest_used_keys,
             )
             built[chosen] = Client(app)

@@ -27,7 +27,7 @@ from deltadatabase.model import (
     StoreReport,
 )
 from deltadatabase.schema.document import check_document
-from deltadatabase.storage.paths import escape_key
+from deltadatabase.storage.paths import escape_key, listing_order, unescape_key
 
 ADMIN_KEY = "admin-key-of-the-tests"
 NOW_MS = 1_700_000_000_000
@@ -59,7 +59,10 @@ class CountingRandom:
 
     def __call__(self, size: int, /) -> bytes:
         self._count += 1
-        return self._count.to_bytes(size, "big")
+        # As with random bytes, each half of a write id is another one.
+        return (
+            self._count.to_bytes(size, "big") if size <= 8 else self._count.to_bytes(8, "big") * (size // 8)
+        )
 
 
 class FakeRotation:
@@ -94,7 +97,7 @@ class FakeRotation:
 
 
 class FakeDatabase:
-    """Fulfils Entities, Schemas and Cluster. ``failure`` is raised by every call that could fail."""
+    """Fulfils Entities, Listing, Schemas and Cluster. ``failure`` is raised by every call that could fail."""
 
     def __init__(self) -> None:
         self.rotation = FakeRotation()
@@ -113,6 +116,8 @@ class FakeDatabase:
         self.failure: Exception | None = None
         self.ready = True
         self.request_ids: list[str] = []
+        self.pages = 0
+        self.page_max = 0
 
     def _fail(self) -> None:
         if self.failure is not None:
@@ -178,7 +183,7 @@ class FakeDatabase:
                     raise Unprocessable("the key was used otherwise", code="idempotency_key_reused")
         self._check(schema_id, key, if_match, if_none_match)
         present = name in self.documents
-        version = history[-1][0] if history else 0
+        version = history[-1][0] if history else self.documents.get(name, (0, b""))[0]
         if document is None and not present:
             return Result(version=version)
         version += 1
@@ -279,6 +284,23 @@ class FakeDatabase:
         self._fail()
         return self._write(schema_id, key, None, write_id, if_match, if_none_match)
 
+    async def list(
+        self, schema_id: str, *, prefix: str = "", after: str = "", limit: int = 1000, deleted: bool = False
+    ) -> Page:
+        self._fail()
+        self.pages += 1
+        begin = listing_order(after) if after else ""
+        names = sorted(
+            (escape_key(key) for schema, key in self.documents if schema == schema_id), key=listing_order
+        )
+        behind = [name for name in names if name.startswith(prefix) and listing_order(name) > begin]
+        shown = behind[: self.page_max or limit][:limit]
+        entities = tuple(
+            ListedEntity(name, len(self.documents[schema_id, unescape_key(name)][1]) + 100, NOW_MS)
+            for name in shown
+        )
+        return Page(entities, shown[-1] if len(shown) < len(behind) else "")
+
     async def schema_get(self, schema_id: str) -> Result:
         self._fail()
         if schema_id not in self.schemas:
@@ -338,26 +360,6 @@ class FakeDatabase:
         return {"proc-1": good, "proc-2": bad}
 
 
-class FakeListing:
-    """Lists the documents of a ``FakeDatabase``, a page at a time."""
-
-    def __init__(self, database: FakeDatabase) -> None:
-        self._database = database
-
-    async def list(
-        self, schema_id: str, *, prefix: str = "", after: str = "", limit: int = 1000, deleted: bool = False
-    ) -> Page:
-        self._database._fail()
-        names = sorted(
-            (escape_key(key), len(document))
-            for (owner, key), (_, document) in self._database.documents.items()
-            if owner == schema_id
-        )
-        found = [(name, size) for name, size in names if name > after and name.startswith(prefix)]
-        page = tuple(ListedEntity(name, size, NOW_MS) for name, size in found[:limit])
-        return Page(page, page[-1].name if len(found) > limit else "")
-
-
 @dataclass
 class Reply:
     status: int = 0
@@ -413,13 +415,18 @@ class Client:
 
 
 async def exchange(app: ASGIApp, scope: dict[str, Any], chunks: Sequence[bytes]) -> Reply:
-    left = list(chunks) or [b""]
+    left = list(chunks)
     reply = Reply()
 
+    ended = False
+
     async def receive() -> Message:
-        if not left:
-            await asyncio.Event().wait()  # The client stays.
-        chunk = left.pop(0)
+        nonlocal ended
+        if ended:
+            # The client stays until it has its answer.
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+        chunk = left.pop(0) if left else b""
+        ended = not left
         return {"type": "http.request", "body": chunk, "more_body": bool(left)}
 
     async def send(message: Message) -> None:

@@ -4,12 +4,24 @@ import msgspec
 import pytest
 
 from deltadatabase.auth.accounts import Accounts
-from deltadatabase.gateway import resources
+from deltadatabase.gateway import exporting, importing, listing, resources
 from deltadatabase.gateway.auditing import RequestAudit
+from deltadatabase.gateway.batching import Batches
 from deltadatabase.gateway.entity import METHODS, PREFIX
 from deltadatabase.gateway.metrics import RESOURCE_ROUTE
 from deltadatabase.gateway.openapi import OPERATIONS, document
-from deltadatabase.gateway.routes import admin, documentation, health, keys, logs, rotation, schemas, session
+from deltadatabase.gateway.routes import (
+    admin,
+    batch,
+    documentation,
+    health,
+    keys,
+    logs,
+    rotation,
+    schemas,
+    session,
+)
+from deltadatabase.gateway.scan import Scans
 from unit.gateway.rest_fakes import Client, FakeDatabase
 
 UNDESCRIBED = {("GET", "/"), ("GET", "/docs")}
@@ -21,14 +33,25 @@ def routed(database: FakeDatabase, accounts: Accounts) -> set[tuple[str, str]]:
         *health.handlers(database, "1"),
         *session.handlers(accounts, events),
         *keys.handlers(accounts, events),
-        *schemas.handlers(database, accounts, events, scans=None, body_bytes_max=1, public=False),
+        *schemas.handlers(
+            database,
+            database,
+            accounts,
+            events,
+            scans=object.__new__(Scans),
+            body_bytes_max=1,
+            public=False,
+        ),
         *admin.handlers(database, accounts),
         *logs.handlers(accounts, events),
+        *batch.handlers(Batches(), accounts),
         *rotation.handlers(database.rotation, accounts, events),
         *documentation.handlers("1", database, accounts, public_schemas=False),
     ]
     found = {(method, PREFIX + "{schema_id}") for method in METHODS if method != "HEAD"}
     found |= {(method, RESOURCE_ROUTE) for method in resources.METHODS if method != "HEAD"}
+    found |= {("POST", importing.ROUTE), ("GET", exporting.ROUTE)}
+    found |= {(method, listing.PREFIX + "{schema_id}") for method in listing.METHODS if method != "HEAD"}
     for handler in handlers:
         for path in handler.paths:
             found |= {(str(method), re.sub(r":\w+}", "}", path)) for method in handler.http_methods}

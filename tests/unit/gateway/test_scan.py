@@ -15,7 +15,7 @@ from deltadatabase.gateway import scan
 from deltadatabase.gateway.scan import Scans, batches
 from deltadatabase.gateway.schema_trial import SchemaTrials, trial_of
 from deltadatabase.model import ListedEntity, Result
-from unit.gateway.rest_fakes import FakeDatabase, FakeListing
+from unit.gateway.rest_fakes import FakeDatabase
 
 OBJECTS = b'{"type": "object"}'
 NOT_AN_OBJECT = (Issue("", "type", "the value's type is none of types=object"),)
@@ -31,7 +31,7 @@ def always() -> None:
 async def scanned(
     database: FakeDatabase, schema: bytes, may_go_on: Callable[[], None] = always
 ) -> list[dict[str, object]]:
-    lines = [line async for line in Scans(FakeListing(database), database).begin("s", schema, may_go_on)]
+    lines = [line async for line in Scans(database, database).begin("s", schema, may_go_on)]
     return [msgspec.json.decode(line) for line in b"".join(lines).splitlines()]
 
 
@@ -135,7 +135,7 @@ async def test_the_loop_goes_on_while_a_schema_does_its_worst() -> None:
 async def test_a_bounded_number_of_scans_and_a_client_that_leaves_makes_room() -> None:
     database = FakeDatabase()
     database.documents["s", "k"] = (1, b"[]")
-    scans = Scans(FakeListing(database), database)
+    scans = Scans(database, database)
     begun = [scans.begin("s", OBJECTS, always) for _ in range(limits.SCANS_MAX)]
     for lines in begun:
         await anext(lines)

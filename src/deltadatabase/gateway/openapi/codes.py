@@ -6,17 +6,17 @@ from typing import Final
 
 CODES: Final[dict[int, tuple[str, ...]]] = {
     400: (
+        *("bad_batch", "bad_framing", "bad_header", "bad_include", "bad_limit", "bad_log_level"),
+        *("bad_patch", "bad_path", "bad_prefix", "bad_query", "bad_token", "incomplete_body"),
         *(
-            "bad_framing",
-            "bad_header",
-            "bad_log_level",
-            "bad_parameter",
-            "bad_patch",
-            "bad_path",
-            "bad_query",
+            "invalid",
+            "invalid_key",
+            "invalid_schema",
+            "invalid_schema_id",
+            "malformed_json",
+            "malformed_line",
         ),
-        *("incomplete_body", "invalid", "invalid_key", "invalid_schema", "invalid_schema_id"),
-        *("malformed_json", "missing_key", "no_documents", "not_an_object", "repeated_key"),
+        *("missing_key", "no_documents", "not_an_object", "repeated_key", "repeated_parameter"),
         *("schema_violation", "too_complex", "too_deep", "wrong_shape"),
     ),
     401: ("unauthenticated",),
@@ -40,8 +40,9 @@ CODES: Final[dict[int, tuple[str, ...]]] = {
     503: (
         *("contended", "entity_busy", "foreign_writer", "key_unavailable", "keys_changed", "locked"),
         *("moving", "no_worker", "overloaded", "scans_busy", "schema_trials", "schemas_busy"),
+        *("broken_answer", "too_many_exports"),
         *("state_unavailable", "store_bucket_missing", "store_denied", "store_gone", "store_refused"),
-        *("timeout", "unavailable"),
+        *("timeout", "unavailable", "broken_answer", "too_many_exports", "too_many_imports"),
     ),
     504: ("outcome_unknown", "timeout"),
     507: ("store_full",),

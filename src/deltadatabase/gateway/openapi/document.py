@@ -15,12 +15,13 @@ from deltadatabase.gateway.openapi.operation import PROBLEM, Body, Operation
 from deltadatabase.gateway.openapi.parameters import ANSWER_HEADERS, parameters_of
 from deltadatabase.gateway.openapi.resources import RESOURCES
 from deltadatabase.gateway.openapi.schemas import SCHEMAS
+from deltadatabase.gateway.openapi.transfers import TRANSFERS
 from deltadatabase.gateway.problem import TYPE_PREFIX
 
 _Json = dict[str, Any]
 _REF: Final = "#/components/schemas/{name}"
 
-OPERATIONS: Final = (*RESOURCES, *ENTITIES, *SCHEMAS, *ACCESS, *OPERATING)
+OPERATIONS: Final = (*ENTITIES, *RESOURCES, *TRANSFERS, *SCHEMAS, *ACCESS, *OPERATING)
 """Every operation, in the order of the documentation."""
 
 

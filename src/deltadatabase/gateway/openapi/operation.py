@@ -103,6 +103,8 @@ class Operation(NamedTuple):
     answer_headers: tuple[str, ...] = ()
 
 
+KEYED: Final = ("Idempotency-Key",)
+CONDITIONS: Final = ("If-Match", "If-None-Match")
 KEY: Final = (
     Query("key", "The entity's key; '/', '\\' and '..' are not served here.", True, example=CHAT_KEY),
 )

@@ -38,16 +38,17 @@ REQUEST_HEADERS: Final[dict[str, dict[str, Any]]] = {
         "description": "Without If-None-Match: 304 unless the entity was modified later.",
         "schema": {"type": "string"},
     },
-    "Idempotency-Key": {
-        "description": (
-            "A name for this write, 1 to 255 visible characters, of the client's choice. Repeated with the "
-            "same request within 24 hours it changes nothing and gets the first outcome, with the header "
-            "`Idempotent-Replayed: true`; with another request for the same entity: 422."
-        ),
-        "schema": {"type": "string"},
-    },
     "Prefer": {
         "description": "`return=minimal` or `return=representation`.",
+        "schema": {"type": "string"},
+    },
+    "Idempotency-Key": {
+        "description": (
+            "A name for this write, 1 to 255 visible characters, of the client's choice: a new random text "
+            "for each. Repeated with the same request within 24 hours it changes nothing and gets the first "
+            "outcome, with the header `Idempotent-Replayed: true`; with another request for the same "
+            "entity: 422."
+        ),
         "schema": {"type": "string"},
     },
     "Last-Event-ID": {

@@ -1,31 +1,39 @@
-"""Entities as resources, each with a path of its own."""
+"""Entities as HTTP resources: conditions, patches, idempotency keys."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from deltadatabase.gateway.openapi.operation import ANY_JSON, CHAT, DATA, Body, Operation
+from deltadatabase.gateway.openapi.operation import (
+    ANY_JSON,
+    CHAT,
+    CONDITIONS,
+    DATA,
+    KEYED,
+    Body,
+    Operation,
+)
 from deltadatabase.gateway.resources import Stored
 
-_RESOURCE: Final = "/entities/{schema_id}/{key}"
-_CONDITIONS: Final = ("If-Match", "If-None-Match")
-_OF_WRITES: Final = (*_CONDITIONS, "Idempotency-Key", "Prefer")
-_STATE: Final = ("ETag", "Last-Modified")
+_PATH: Final = "/entities/{schema_id}/{key}"
+_VALIDATORS: Final = ("ETag", "Last-Modified")
+_WRITE_HEADERS: Final = (*CONDITIONS, *KEYED, "Prefer")
 
 RESOURCES: Final = (
     Operation(
-        "GET", _RESOURCE, "Resources", "Read an entity", "read", ANY_JSON,
-        (400, 404, 412, *DATA), answer_example=CHAT,
-        also=(304,), headers=(*_CONDITIONS, "If-Modified-Since"), answer_headers=_STATE,
+        "GET", _PATH, "Entities", "Read an entity as a resource", "read", ANY_JSON,
+        (400, 404, 412, *DATA), also=(304,), headers=(*CONDITIONS, "If-Modified-Since"),
+        answer_headers=_VALIDATORS, answer_example=CHAT,
         note=(
             "The document, byte for byte. HEAD is served, too. Anything but control characters may stand in "
             "the key, a '/' escaped as %2F or not."
         ),
     ),
     Operation(
-        "PUT", _RESOURCE, "Resources", "Write an entity", "write", Stored,
+        "PUT", _PATH, "Entities", "Write an entity as a resource", "write", Stored,
         (400, 408, 409, 412, 413, 415, 422, 428, *DATA, 507),
-        also=(201, 204), headers=_OF_WRITES, answer_headers=(*_STATE, "Location", "Idempotent-Replayed"),
+        also=(201, 204), headers=_WRITE_HEADERS,
+        answer_headers=(*_VALIDATORS, "Location", "Idempotent-Replayed"),
         body=ANY_JSON, body_example=CHAT,
         answer_example={"status": "ok", "version": 2, "etag": '"2-5f0c2a9b"'},
         note=(
@@ -36,11 +44,10 @@ RESOURCES: Final = (
         ),
     ),
     Operation(
-        "PATCH", _RESOURCE, "Resources", "Change an entity", "write", ANY_JSON,
+        "PATCH", _PATH, "Entities", "Change an entity", "write", ANY_JSON,
         (400, 404, 408, 409, 412, 413, 415, 422, 428, *DATA, 507),
-        also=(204,), headers=_OF_WRITES, answer_headers=(*_STATE, "Idempotent-Replayed"),
-        body={"type": "object"}, body_type="application/merge-patch+json",
-        body_example={"archived": True}, answer_example={**CHAT, "archived": True},
+        also=(204,), headers=_WRITE_HEADERS, answer_headers=(*_VALIDATORS, "Idempotent-Replayed"),
+        body={"type": "object"}, body_type="application/merge-patch+json", body_example={"archived": True},
         bodies=(
             Body(
                 {"type": "array", "items": {"type": "object"}},
@@ -48,6 +55,7 @@ RESOURCES: Final = (
                 "application/json-patch+json",
             ),
         ),
+        answer_example={**CHAT, "archived": True},
         note=(
             "By a JSON Merge Patch (RFC 7396, application/merge-patch+json) or a JSON Patch (RFC 6902, "
             "application/json-patch+json, which needs the permission read as well). The answer is the "
@@ -56,9 +64,9 @@ RESOURCES: Final = (
         ),
     ),
     Operation(
-        "DELETE", _RESOURCE, "Resources", "Delete an entity", "write", None,
-        (400, 404, 409, 412, 422, 428, *DATA, 507), status=204,
-        headers=(*_CONDITIONS, "Idempotency-Key"), answer_headers=("Idempotent-Replayed",),
+        "DELETE", _PATH, "Entities", "Delete an entity as a resource", "write", None,
+        (400, 404, 409, 412, 422, 428, *DATA, 507), status=204, headers=(*CONDITIONS, *KEYED),
+        answer_headers=("Idempotent-Replayed",),
         note="404 for an absent one, unlike DELETE /entity.",
     ),
 )  # fmt: skip

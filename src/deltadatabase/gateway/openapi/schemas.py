@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from deltadatabase.gateway.counting import SchemaCount
 from deltadatabase.gateway.openapi.operation import (
     ANY_JSON,
     CHAT_SCHEMA,
@@ -72,6 +73,14 @@ SCHEMAS: Final = (
     ),
     Operation(
         "GET", "/api/schemas", "Schemas", "List every schema id that holds an entity or a schema", "read",
-        list[str], DATA, answer_example=["chat.v1"],
+        list[str | SchemaCount], (400, *DATA), answer_example=["chat.v1"],
+        query=(Query(
+            "counts", "Tell how many entities each holds.",
+            schema={"type": "boolean", "default": False}, example="false",
+        ),),
+        note=(
+            "With counts=true each entry is an object. Counting walks every list, a list request for each "
+            "page, for 8 seconds at the most: 'complete' is false where it did not come to the end."
+        ),
     ),
 )  # fmt: skip

@@ -12,12 +12,12 @@ from litestar.response import Redirect
 
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.auth.policy import Permission, reaches, require
-from deltadatabase.errors import Conflict, Invalid, NotFound, Overloaded
+from deltadatabase.errors import Conflict, NotFound, Overloaded
 from deltadatabase.gateway import docs_page, openapi
 from deltadatabase.gateway.edge import exchange_of
 from deltadatabase.gateway.openapi.stored import with_stored
 from deltadatabase.gateway.ports import Schemas
-from deltadatabase.gateway.request import query_values
+from deltadatabase.gateway.request import flag
 from deltadatabase.limits import (
     DESCRIBED_AT_ONCE_MAX,
     DESCRIBED_READS_MAX,
@@ -49,7 +49,7 @@ def handlers(
     @get("/openapi.json")
     async def openapi_json(request: Request[Any, Any, Any]) -> Response[bytes]:
         head = exchange_of(request.scope).head
-        if not _with_schemas(head.query):
+        if not flag(head.query, "schemas"):
             return Response(description, media_type="application/json")
         principal = None
         if not public_schemas:
@@ -78,13 +78,6 @@ def handlers(
         )
 
     return [root, openapi_json, docs]
-
-
-def _with_schemas(query: bytes) -> bool:
-    wish = query_values(query, "schemas")
-    if wish not in ([], ["true"], ["false"]):
-        raise Invalid("the query parameter 'schemas' is true or false, once", code="bad_parameter")
-    return wish == ["true"]
 
 
 async def _texts(schemas: Schemas, names: list[str]) -> dict[str, bytes]:

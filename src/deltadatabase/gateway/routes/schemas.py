@@ -12,12 +12,13 @@ from litestar.params import FromPath
 
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.auth.policy import Permission, reaches, require
-from deltadatabase.errors import Invalid, Unavailable
+from deltadatabase.errors import Invalid
 from deltadatabase.gateway.asgi import StreamedAnswer
 from deltadatabase.gateway.auditing import RequestAudit, telling
+from deltadatabase.gateway.counting import SchemaCount, counted
 from deltadatabase.gateway.edge import answer_by_stream, exchange_of
-from deltadatabase.gateway.ports import Schemas
-from deltadatabase.gateway.request import etags, flags
+from deltadatabase.gateway.ports import Listing, Schemas
+from deltadatabase.gateway.request import etags, flag, flags
 from deltadatabase.gateway.routes.access import (
     NO_STORE,
     AuthorizedRequest,
@@ -50,19 +51,13 @@ class SchemaStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     dry_run: bool = False
 
 
-class _Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """The query of a PUT: check only, and hold the stored entities against it."""
-
-    dry_run: bool = False
-    scan: bool = False
-
-
 def handlers(
     schemas: Schemas,
+    listing: Listing,
     accounts: Accounts,
     events: RequestAudit,
     *,
-    scans: Scans | None,
+    scans: Scans,
     body_bytes_max: int,
     public: bool,
 ) -> list[HTTPRouteHandler]:
@@ -70,9 +65,10 @@ def handlers(
 
     Args:
         schemas: where schemas are.
+        listing: where entities are counted.
         accounts: who may do what.
         events: hears of changes.
-        scans: hold stored entities against a schema; None: nobody can here.
+        scans: hold stored entities against a schema.
         body_bytes_max: limit of a schema's size.
         public: anybody may read and list schemas.
     """
@@ -90,13 +86,13 @@ def handlers(
         return await store(request, schema_id)
 
     async def store(request: AuthorizedRequest, schema_id: str) -> SchemaStatus:
-        wish = _wish(exchange_of(request.scope).head.query)
-        if wish.scan:
+        dry_run, with_scan = _wishes(exchange_of(request.scope).head.query)
+        if with_scan:
             require(request.user, Permission.READ, schema_id)
         document = await authorized_body(request, accounts, body_bytes_max)
-        if wish.dry_run:
+        if dry_run:
             version = await trials.version_of(document)
-            if wish.scan:
+            if with_scan:
                 scan(request, schema_id, document)
             return SchemaStatus(
                 status="ok", schema_id=schema_id, version=version, enforced=False, dry_run=True
@@ -113,8 +109,6 @@ def handlers(
             require(principal, Permission.READ, schema_id)
             require(principal, Permission.WRITE, schema_id)
 
-        if scans is None:
-            raise Unavailable("stored entities cannot be listed here", code="no_listing")
         lines = scans.begin(schema_id, document, may_go_on)
         answer_by_stream(request.scope, StreamedAnswer(200, list(_NDJSON), lines))
 
@@ -144,8 +138,10 @@ def handlers(
         return visible(request, await schemas.schema_list())
 
     @get("/api/schemas", guards=read)
-    async def list_namespaces(request: AuthorizedRequest) -> list[str]:
-        return visible(request, await schemas.namespaces())
+    async def list_namespaces(request: AuthorizedRequest) -> list[str] | list[SchemaCount]:
+        with_counts = flag(exchange_of(request.scope).head.query, "counts")
+        names = visible(request, await schemas.namespaces())
+        return await counted(listing, names, await schemas.schema_list()) if with_counts else names
 
     def visible(request: AuthorizedRequest, names: tuple[str, ...]) -> list[str]:
         """Leave out what the caller's key doesn't extend to; a public list is not asked for by a caller."""
@@ -161,8 +157,9 @@ _NDJSON: Final = (
 )
 
 
-def _wish(query: bytes) -> _Wish:
-    wish = _Wish(**flags(query, _Wish.__struct_fields__))
-    if wish.scan and not wish.dry_run:
-        raise Invalid("a scan is part of a dry run: say dry_run=true, too", code="bad_parameter")
-    return wish
+def _wishes(query: bytes) -> tuple[bool, bool]:
+    """Whether a PUT is a dry run, and one with a scan. Raises Invalid."""
+    dry_run, scan = flags(query, "dry_run", "scan")
+    if scan and not dry_run:
+        raise Invalid("a scan is part of a dry run: say dry_run=true, too", code="bad_query")
+    return dry_run, scan

@@ -123,5 +123,5 @@ async def test_what_is_not_described_is_counted(client: Client, database: FakeDa
 @pytest.mark.parametrize("query", ["schemas=1", "schemas=", "schemas", "schemas=true&schemas=true"])
 async def test_another_wish_is_400(client: Client, query: str) -> None:
     reply = await client("GET", "/openapi.json?" + query, key=None)
-    assert (reply.status, reply.json()["error"]) == (400, "bad_parameter")
+    assert (reply.status, reply.json()["error"]) == (400, "bad_query")
     assert (await client("GET", "/openapi.json?other=1", key=None)).status == 200
