@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from fuzz.engine import Target
-from fuzz.targets import control, documents, http, options, stored, wire
+from fuzz.targets import control, documents, http, options, stored, transfers, wire
 
 Make = Callable[[Path], Target]
 """Makes a target that may keep files in an empty folder."""
@@ -18,6 +18,8 @@ TARGETS: Final[Mapping[str, Make]] = {
     "documents": documents.documents,
     "schema": documents.schema,
     "template": documents.template,
+    "import-lines": transfers.lines,
+    "batch": transfers.batches,
     "envelope-format": stored.envelope_format,
     "envelope": stored.envelope,
     "envelope-unsigned": stored.unsigned,
