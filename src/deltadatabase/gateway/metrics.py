@@ -170,8 +170,7 @@ class RequestMeter:
             finally:
                 self.in_flight -= 1
                 elapsed_s = self._clock.monotonic_s() - started_s
-                # The framework notes which of its templates a path fits.
-                route = _raw_route(path) or scope.get("path_template", UNMATCHED)
+                route = route_of(path, scope)
                 name = (route, method if method in METHODS else "other", status)
                 cell = self._cells.get(name)
                 if cell is None:
@@ -205,13 +204,16 @@ class RequestMeter:
         yield HTTP_IN_FLIGHT.of(self.in_flight)
 
 
-def _raw_route(path: str) -> str:
-    """The template of a path that skips the framework; "" of any other."""
+def route_of(path: str, scope: Scope) -> str:
+    """The route that served a path, as a template; ``scope`` once the application is through with it."""
     if path.startswith(entity.PREFIX):
         return ENTITY_ROUTE
     if path.startswith(resources.PREFIX):
-        return RESOURCE_ROUTE if path.find("/", len(resources.PREFIX)) > 0 else LIST_ROUTE
-    return ""
+        has_key = 0 < path.find("/", len(resources.PREFIX)) < len(path) - 1
+        return RESOURCE_ROUTE if has_key else LIST_ROUTE
+    # The framework notes which of its templates a path fits.
+    route: str = scope.get("path_template", UNMATCHED)
+    return route
 
 
 def _outcome(status: int) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from deltadatabase.gateway import entity
 from deltadatabase.gateway.asgi import ASGIApp, Message, Receive, Scope, Send
-from deltadatabase.gateway.metrics import ENTITY_ROUTE, METHODS, UNMATCHED
+from deltadatabase.gateway.metrics import METHODS, route_of
 from deltadatabase.telemetry.tracing import Tracing
 
 
@@ -33,8 +32,7 @@ def traced(app: ASGIApp, traces: Tracing) -> ASGIApp:
                 return send(message)
 
             await app(scope, receive, noting)
-            # The framework notes which of its templates a path fits.
-            fits = ENTITY_ROUTE if path.startswith(entity.PREFIX) else scope.get("path_template", UNMATCHED)
+            fits = route_of(path, scope)
             span.update_name(f"{method} {fits}")
             span.set_attribute("http.route", fits)
 
