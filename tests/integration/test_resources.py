@@ -116,6 +116,9 @@ def test_no_update_is_lost_and_no_etag_comes_back(url):
     first = httpx.put(path, json={"text": "a"})
     assert first.status_code == 201
     seen = {"If-Match": first.headers["etag"]}
+    # A weak tag matches nothing, and is no absent condition either.
+    weak = httpx.put(path, json={"text": "weak"}, headers={"If-Match": "W/" + first.headers["etag"]})
+    assert weak.status_code == 412
     assert httpx.put(path, json={"text": "mine"}, headers=seen).status_code == 200
     theirs = httpx.put(path, json={"text": "theirs"}, headers=seen)
     assert theirs.status_code == 412
