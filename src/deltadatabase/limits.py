@@ -117,12 +117,39 @@ BATCH_IN_FLIGHT_MAX: Final = 256
 BATCH_ISSUES_MAX: Final = 100
 SCHEMA_ROUNDS_MAX: Final = 5
 
+# Transfers of many documents
+BATCH_REQUESTS_MAX: Final = 100
+BATCH_BODY_BYTES_MAX: Final = 16 * MIB
+BATCH_ANSWER_BYTES_MAX: Final = 32 * MIB
+"""Bodies of a batch's answers together; those of what would be more are left out."""
+BATCH_AT_ONCE_MAX: Final = 16
+"""Requests of one batch that are under way at once."""
+BATCHES_MAX: Final = 16
+"""Batches that are under way at once; further ones wait."""
+IMPORTS_MAX: Final = 8
+IMPORT_IN_FLIGHT_MAX: Final = 128
+"""Lines of one import that are being written at once."""
+IMPORT_IN_FLIGHT_BYTES_MAX: Final = 8 * MIB
+IMPORT_ERRORS_MAX: Final = 1000
+IMPORT_PATIENCE_S: Final = 30.0
+"""How long lines are tried again while none at all can be written."""
+IMPORT_TRIES_MAX: Final = 64
+RETRY_PAUSE_FIRST_S: Final = 0.05
+RETRY_PAUSE_LAST_S: Final = 1.0
+EXPORTS_MAX: Final = 8
+EXPORT_AHEAD_MAX: Final = 64
+"""Documents of one export that are read before the client has taken those before them."""
+EXPORT_AHEAD_BYTES_MAX: Final = 4 * MIB
+EXPORT_CHUNK_BYTES: Final = 64 * KIB
+
 # Store
 STORE_TIMEOUT_S: Final = 5.0
 STORE_CONNECT_TIMEOUT_S: Final = 2.0
 COMMIT_ATTEMPTS_MAX: Final = 8
 SETTLED_AFTER_MS: Final = 60_000
 LIST_PAGE_MAX: Final = 1000
+SCAN_SLICE: Final = 512
+"""Names that a scan of a folder reads at once: about a millisecond for whoever takes them."""
 SEALED_OVERHEAD_BYTES_MAX: Final = 64 * KIB
 """More than an envelope adds to its document, with the longest names and most recent writes."""
 OBJECT_BYTES_MAX: Final = GRPC_MESSAGE_BYTES_MAX + SEALED_OVERHEAD_BYTES_MAX
@@ -138,6 +165,25 @@ PLANNING_S_MAX: Final = 0.005
 """After so long over the patches of one group, others in the worker get their turn."""
 TOMBSTONE_AGE_S: Final = 3600.0
 TOMBSTONES_NOTED_MAX: Final = 65_536
+
+# Listings
+LISTING_REQUESTS_MAX: Final = 8
+"""List requests to the store for one page, after which it is given short."""
+LISTING_EXAMINED_MAX: Final = 8 * LIST_PAGE_MAX
+"""The same for a page from a name index: names looked at, deleted entities among them."""
+LISTING_ROUNDS_MAX: Final = 4
+"""Pages of the workers that one page of a client is put together from."""
+NAME_INDEX_BYTES_MAX: Final = 128 * MIB
+"""All name indexes of a worker together: about 5 million names of 20 letters."""
+NAME_INDEX_IDLE_S: Final = 900.0
+NAME_INDEX_REFRESH_S: Final = 300.0
+NAME_INDEX_BUILDS_MAX: Final = 2
+NAME_INDEX_BATCH: Final = 65_536
+LISTED_DOCUMENTS_BYTES_MAX: Final = 8 * MIB
+LISTED_READS_MAX: Final = 32
+COUNTING_TIME_S: Final = 8.0
+COUNTING_PAGES_MAX: Final = 4
+"""Pages that are under way at once for one count."""
 
 # Scrub and doctor
 SCRUB_PAGE_DIRECTORY: Final = 50_000
@@ -169,6 +215,8 @@ assert STRANGERS_MIN >= 2 * STRANGER_SOURCES_MIN, "one source's second call is n
 assert HEARTBEAT_INTERVAL_S * 4 < MEMBERSHIP_TIMEOUT_S
 assert MOVE_HOLD_S * 1000 < REQUEST_TIMEOUT_MS
 assert STORE_TIMEOUT_S * 1000 < REQUEST_TIMEOUT_MS
+assert IMPORTS_MAX * IMPORT_IN_FLIGHT_MAX <= STREAM_IN_FLIGHT_MAX // 2, "imports leave room for others"
+assert COUNTING_TIME_S * 1000 < REQUEST_TIMEOUT_MS
 assert PRESENCE_INTERVAL_S + 3 * PRESENCE_RETRY_S < PRESENCE_VALID_S < TOMBSTONE_AGE_S
 assert RECENT_WRITES_MAX < MERGED_WRITES_MAX <= 255, "a header counts recent writes in one byte"
 assert WRITE_GROUP_BYTES < WRITE_ID_BYTES

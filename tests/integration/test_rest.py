@@ -41,6 +41,7 @@ def app(tmp_path: Path) -> Iterator[ASGIApp]:
         database,
         database,
         database,
+        database,
         database.rotation,
         accounts,
         options,

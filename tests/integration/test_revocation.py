@@ -63,6 +63,7 @@ async def served(
             database,
             database,
             database,
+            database,
             database.rotation,
             accounts,
             options,

@@ -12,7 +12,7 @@ from deltadatabase.storage.base import Store
 from deltadatabase.worker.cache import Cache
 from deltadatabase.worker.commit import Committer
 from deltadatabase.worker.ports import Schemas as SchemasPort
-from deltadatabase.worker.ports import Sidecar
+from deltadatabase.worker.ports import Sidecar, StoredNames
 from support.clocks import SeededRandom
 
 KEYRING = Keyring(MasterKey(b"\x07" * 32))
@@ -58,6 +58,7 @@ def make_committer(
     clock: Clock,
     lease: Lease | None = None,
     sidecar: Sidecar | None = None,
+    names: StoredNames | None = None,
     seed: int = 0,
     schemas: SchemasPort | None = None,
 ) -> Committer:
@@ -71,4 +72,5 @@ def make_committer(
         clock=clock,
         lease=lease or Lease(),
         sidecar=sidecar,
+        names=names,
     )

@@ -28,6 +28,7 @@ from deltadatabase.errors import DeltaError, OutcomeUnknown, Overloaded, Startup
 from deltadatabase.gateway import trial
 from deltadatabase.gateway.admission import Admissions
 from deltadatabase.gateway.app import GatewayOptions, create_app
+from deltadatabase.gateway.asgi import ASGIApp
 from deltadatabase.gateway.control import ControlPlane
 from deltadatabase.gateway.forwarding import Router
 from deltadatabase.gateway.keys import Keys
@@ -318,6 +319,7 @@ class MainWorker:
         app = create_app(
             self.router,
             self.router,
+            self.router,
             self.cluster,
             self.rotation,
             self.accounts,
@@ -332,11 +334,8 @@ class MainWorker:
             random=system_random,
             audit=self.audit,
             used_keys=self.used_keys,
+            around=self._observed,
         )
-        if self.metrics is not None:
-            app = self.metrics.requests.around(app)
-        if self.traces is not None:
-            app = traced(app, self.traces)
         server = RestServer(
             app,
             settings.rest_addr.host,
@@ -350,6 +349,11 @@ class MainWorker:
             yield server
         finally:
             await server.stop(settings.drain_timeout * REST_SHARE)
+
+    def _observed(self, app: ASGIApp) -> ASGIApp:
+        if self.metrics is not None:
+            app = self.metrics.requests.around(app)
+        return app if self.traces is None else traced(app, self.traces)
 
     async def _dial(
         self, address: str, link_key: bytes, instance_id: str, message_bytes_max: int

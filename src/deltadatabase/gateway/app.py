@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
 import msgspec
@@ -13,14 +14,16 @@ from deltadatabase import errors, limits
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import DeltaError
-from deltadatabase.gateway import entity, resources
+from deltadatabase.gateway import entity, exporting, importing, resources
 from deltadatabase.gateway.addresses import ClientAddresses
 from deltadatabase.gateway.asgi import ASGIApp
 from deltadatabase.gateway.auditing import RequestAudit
+from deltadatabase.gateway.batching import Batches
 from deltadatabase.gateway.edge import Edge
 from deltadatabase.gateway.idempotency import IdempotentWrites
-from deltadatabase.gateway.ports import Cluster, Entities, Rotations, Schemas
-from deltadatabase.gateway.routes import admin, documentation, health, keys, logs, schemas, session
+from deltadatabase.gateway.listing import ListingHandler
+from deltadatabase.gateway.ports import Cluster, Entities, Listing, Rotations, Schemas
+from deltadatabase.gateway.routes import admin, batch, documentation, health, keys, logs, schemas, session
 from deltadatabase.gateway.routes import rotation as rotation_routes
 from deltadatabase.gateway.routes.access import NO_STORE
 from deltadatabase.gateway.used_keys import UsedKeys
@@ -51,6 +54,7 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
 def create_app(
     entity_port: Entities,
     schema_port: Schemas,
+    listing: Listing,
     cluster: Cluster,
     rotation: Rotations,
     accounts: Accounts,
@@ -60,16 +64,29 @@ def create_app(
     random: Random,
     audit: Audit | None = None,
     used_keys: UsedKeys | None = None,
+    around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> ASGIApp:
     """Build the ASGI application that serves every REST route.
 
-    Without ``audit``, events are logged only; without ``used_keys``, idempotency keys are known until
-    the process ends.
+    Args:
+        entity_port: documents.
+        schema_port: their schemas.
+        listing: which entities there are.
+        cluster: state of workers and store.
+        rotation: exchange of the master key.
+        accounts: who may do what.
+        options: how it behaves.
+        clock: of deadlines and times.
+        random: of names for requests and writes.
+        audit: where events go; None: they are logged only.
+        used_keys: idempotency keys that were used; None: they are known until the process ends.
+        around: what every request passes on its way in, those of a batch one by one, too.
     """
     idempotent = IdempotentWrites(entity_port, used_keys or UsedKeys(), clock=clock)
     body_bytes_max = options.body_bytes_max
+    batches = Batches()
     events = RequestAudit(audit or Audit(clock), accounts, ClientAddresses(options.trusted_proxies))
-    return Edge(
+    edge = Edge(
         _framework(
             [
                 *health.handlers(cluster, options.version),
@@ -77,6 +94,7 @@ def create_app(
                 *keys.handlers(accounts, events),
                 *schemas.handlers(
                     schema_port,
+                    listing,
                     accounts,
                     events,
                     body_bytes_max=body_bytes_max,
@@ -85,12 +103,23 @@ def create_app(
                 *admin.handlers(cluster, accounts),
                 *rotation_routes.handlers(rotation, accounts, events),
                 *logs.handlers(accounts, events),
+                *batch.handlers(batches, accounts),
                 *documentation.handlers(options.version, public_schemas=options.public_schemas),
             ]
         ),
         {
             "entity": entity.EntityHandler(entity_port, accounts, idempotent, body_bytes_max),
-            "entities": resources.ResourceHandler(entity_port, accounts, idempotent, body_bytes_max),
+            "entities": resources.ResourceHandler(
+                entity_port,
+                accounts,
+                idempotent,
+                body_bytes_max,
+                ListingHandler(listing, entity_port, accounts),
+            ),
+            "export": exporting.ExportHandler(entity_port, listing, accounts, clock=clock),
+            "import": importing.ImportHandler(
+                entity_port, accounts, document_bytes_max=body_bytes_max, clock=clock, random=random
+            ),
         },
         clock=clock,
         random=random,
@@ -98,6 +127,9 @@ def create_app(
         body_timeout_s=options.body_timeout_s,
         witness=events.failed,
     )
+    app = around(edge)
+    batches.serve_through(app)
+    return app
 
 
 def _framework(handlers: list[HTTPRouteHandler]) -> ASGIApp:

@@ -19,9 +19,11 @@ from deltadatabase.storage.paths import check_schema_id
 from deltadatabase.telemetry.audit import Action, Audit, Outcome
 
 _LOGIN: Final = "/api/login"
-_ROUTES: Final = frozenset({"admin", "api", "entities", "entity", "schema", "schemas"})
+_ROUTES: Final = frozenset(
+    {"admin", "api", "batch", "entities", "entity", "export", "import", "schema", "schemas"}
+)
 _ROUTE_CHARACTERS_MAX: Final = 40
-_OF_SCHEMAS: Final = frozenset({"entities", "entity", "schema", "schemas"})
+_OF_SCHEMAS: Final = frozenset({"entities", "entity", "export", "import", "schema", "schemas"})
 
 
 def refusal_of(error: DeltaError) -> tuple[Action, Outcome] | None:

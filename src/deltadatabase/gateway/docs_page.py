@@ -91,7 +91,7 @@ def _curl(method: str, path: str, operation: dict[str, Any]) -> str:
     """A command that works once the two variables are set."""
     query = []
     for parameter in operation.get("parameters", []):
-        example = parameter.get("example", parameter["schema"].get("example"))
+        example = parameter.get("example")
         if parameter["in"] == "path":
             path = path.replace(f"{{{parameter['name']}}}", example)
         elif parameter["in"] == "query" and parameter.get("required"):
@@ -104,12 +104,12 @@ def _curl(method: str, path: str, operation: dict[str, Any]) -> str:
     if operation.get("security") != []:
         words.append('\\\n  -H "Authorization: Bearer $DELTADB_KEY"')
     if body := operation.get("requestBody"):
-        content_type, content = next(iter(body["content"].items()))
+        media_type, content = next(iter(body["content"].items()))
         example = content["example"]
-        if "415" in operation["responses"]:
-            # What curl says by itself is not served there.
-            words.append(f"\\\n  -H 'Content-Type: {content_type}'")
-        words.append(f"\\\n  -d '{json.dumps(example)}'")
+        text = example.rstrip("\n") if isinstance(example, str) else json.dumps(example)
+        if media_type != "application/json":
+            words.append(f'\\\n  -H "Content-Type: {media_type}"')
+        words.append(f"\\\n  -d '{text}'")
     return " ".join(words)
 
 

@@ -9,7 +9,7 @@ write id is looked up in the store by the present owner.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -27,6 +27,7 @@ from deltadatabase.errors import (
     PreconditionRequired,
     Unavailable,
 )
+from deltadatabase.gateway.listings import Listings, share_of
 from deltadatabase.gateway.revisions import Revisions
 from deltadatabase.limits import (
     BATCH_IN_FLIGHT_MAX,
@@ -65,7 +66,7 @@ class Link(Protocol):
         ...
 
 
-class Router:
+class Router(Listings):
     """Routes commands over the joined workers.
 
     Args:
@@ -146,7 +147,8 @@ class Router:
         self._placement.release()
         self._apply(self._placement.orphans())
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise Unavailable while no data is served."""
         if self._closures:
             # The reason that no operator can wait out goes first.
             code = FOREIGN_WRITER if FOREIGN_WRITER in self._closures else next(iter(self._closures))
@@ -159,9 +161,10 @@ class Router:
         """The table, once a database is bound."""
         return self._placement
 
-    def bind(self, placement: Placement) -> None:
-        """Serve one database from now on. Called once, before the first ``join``."""
+    def bind(self, placement: Placement, *, backend: str = "") -> None:
+        """Serve one database, on this kind of store, from now on. Called once, before the first ``join``."""
         self._placement = placement
+        self.lists_by_owner = backend == "directory"
         self.revisions.begin(placement.epoch)
         self._in_flight = [0] * placement.shards
 
@@ -504,6 +507,49 @@ class Router:
                 if current:
                     return result
 
+    async def ask_owners(self, command: Command) -> Sequence[Result]:
+        """Send a LIST to every owner, each about its own shards; all answers are of one table of owners.
+
+        Raises:
+            Unavailable: a shard has no owner, or they did not answer in time.
+        """
+        deadline = self._clock.monotonic_s() + self._timeout_s
+        losses = 0
+        while True:
+            self.check_open()
+            placement = self._bound()
+            terms = tuple(placement.terms)
+            by_owner = {owner: [0] * placement.shards for owner in placement.owners if owner is not None}
+            for shard, owner in enumerate(placement.owners):
+                if owner is None:
+                    raise Unavailable("no worker is there for some of the entities", code="no_worker")
+                by_owner[owner][shard] = terms[shard]
+            left_ms = int((deadline - self._clock.monotonic_s()) * 1000)
+            if left_ms <= 0:
+                raise Unavailable("the workers did not answer in time", code="timeout")
+            number = share_of(command.number, len(by_owner))
+            outcomes = await _gather(
+                [
+                    self._links[owner].call(
+                        msgspec.structs.replace(command, terms=tuple(own), number=number, timeout_ms=left_ms)
+                    )
+                    for owner, own in by_owner.items()
+                ]
+            )
+            if self._closures or tuple(placement.terms) != terms:
+                continue
+            failed = [outcome for outcome in outcomes if isinstance(outcome, DeltaError)]
+            if not failed:
+                return [outcome for outcome in outcomes if isinstance(outcome, Result)]
+            for error in failed:
+                if isinstance(error, OutcomeUnknown):
+                    losses += 1
+                elif not (isinstance(error, Unavailable) and error.code in RESEND_CODES):
+                    raise error
+            if losses >= READ_LOSSES_MAX:
+                raise Unavailable("the workers were lost while they had this request") from failed[0]
+            await self._pause(deadline, failed[0])
+
     async def _write(self, command: Command) -> Result:
         """Send a write until it is certainly applied or certainly not, or the time is up."""
         deadline = self._clock.monotonic_s() + self._timeout_s
@@ -564,7 +610,7 @@ class Router:
             OutcomeUnknown: the router closed while a worker had a write. What the worker says of
             it then was perhaps concluded from a store that did not hold the database.
         """
-        self._check_open()
+        self.check_open()
         closings = self._closings
         placement = self._placement
         if placement is None:
@@ -703,7 +749,7 @@ class Router:
             Unavailable: ``no_worker``.
             OutcomeUnknown: a change was sent and its answer lost.
         """
-        self._check_open()
+        self.check_open()
         links = list(self._links.values())
         self._next_link += 1
         deadline = self._clock.monotonic_s() + self._timeout_s

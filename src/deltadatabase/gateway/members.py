@@ -375,7 +375,7 @@ class Cluster:
             raise Unavailable("another main worker is starting on this store", code="foreign_writer")
         self._state.set_epoch_limit(database.database_id, limit)
         self._database_id = database.database_id
-        self._router.bind(Placement(database.shards, epoch=known, epoch_limit=limit))
+        self._router.bind(Placement(database.shards, epoch=known, epoch_limit=limit), backend=report.backend)
 
     def _reservation(self, expected: int, highest: int) -> Command:
         return Command(

@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from deltadatabase.clock import Clock
-from deltadatabase.gateway import entity, resources
+from deltadatabase.gateway import entity, exporting, importing, resources
 from deltadatabase.gateway.asgi import ASGIApp, Message, Receive, Scope, Send
 from deltadatabase.gateway.forwarding import FOREIGN_WRITER, STORE_GONE, Router
 from deltadatabase.gateway.members import Cluster
@@ -115,6 +115,7 @@ FAMILIES: Final = (
 ENTITY_ROUTE: Final = entity.PREFIX + "{schema_id}"
 LIST_ROUTE: Final = resources.PREFIX + "{schema_id}"
 RESOURCE_ROUTE: Final = LIST_ROUTE + "/{key}"
+_RAW_ROUTES: Final = {importing.PREFIX: importing.ROUTE, exporting.PREFIX: exporting.ROUTE}
 UNMATCHED: Final = "unmatched"
 METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})
 _ABORTED: Final = "aborted"
@@ -170,8 +171,7 @@ class RequestMeter:
             finally:
                 self.in_flight -= 1
                 elapsed_s = self._clock.monotonic_s() - started_s
-                route = route_of(path, scope)
-                name = (route, method if method in METHODS else "other", status)
+                name = (route_of(scope, path), method if method in METHODS else "other", status)
                 cell = self._cells.get(name)
                 if cell is None:
                     cell = self._cells[name] = Histogram(DURATION_BOUNDS_S)
@@ -204,16 +204,20 @@ class RequestMeter:
         yield HTTP_IN_FLIGHT.of(self.in_flight)
 
 
-def route_of(path: str, scope: Scope) -> str:
-    """The route that served a path, as a template; ``scope`` once the application is through with it."""
+def route_of(scope: Scope, path: str) -> str:
+    """The template that a request's path fits, once the request was served."""
+    # The framework notes which of its templates a path fits.
+    return _raw_route(path) or scope.get("path_template", UNMATCHED)
+
+
+def _raw_route(path: str) -> str:
+    """The template of a path that skips the framework; "" of any other."""
     if path.startswith(entity.PREFIX):
         return ENTITY_ROUTE
     if path.startswith(resources.PREFIX):
         has_key = 0 < path.find("/", len(resources.PREFIX)) < len(path) - 1
         return RESOURCE_ROUTE if has_key else LIST_ROUTE
-    # The framework notes which of its templates a path fits.
-    route: str = scope.get("path_template", UNMATCHED)
-    return route
+    return next((route for prefix, route in _RAW_ROUTES.items() if path.startswith(prefix)), "")
 
 
 def _outcome(status: int) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 from deltadatabase.gateway.rotation import RotationStatus
-from deltadatabase.model import MemberInfo, PatchKind, ReadinessCheck, Result, StoreReport
+from deltadatabase.model import ListedEntity, MemberInfo, PatchKind, ReadinessCheck, Result, StoreReport
 
 
 class Entities(Protocol):
@@ -106,6 +108,45 @@ class Entities(Protocol):
 
         Of a write that is not found, ``version`` is the entity's present version, tombstones counted,
         and ``number`` the oldest version whose write id is still known; both 0 if nothing is stored.
+        """
+        ...
+
+
+class Page(msgspec.Struct, frozen=True, gc=False):
+    """Part of a listing.
+
+    Attributes:
+        entities: in listing order, which is the byte order of their objects' paths.
+        next: stored name to go on after; "" at the end. A page may be short, even empty, before it.
+    """
+
+    entities: tuple[ListedEntity, ...]
+    next: str
+
+
+class Listing(Protocol):
+    """Entities by schema id, in order (``storage.paths.listing_order``)."""
+
+    async def list(
+        self, schema_id: str, *, prefix: str = "", after: str = "", limit: int = 1000, deleted: bool = False
+    ) -> Page:
+        """One page of a schema's entities, without a look into them.
+
+        Pages that follow each other hold every entity that existed from the first to the last of
+        them, once. A page shows each write that was acknowledged before it was asked for, and no
+        entity whose deletion was.
+
+        Args:
+            schema_id: whose entities; one that nobody has used has none.
+            prefix: beginning of the stored names wanted: ``storage.paths.escape_key`` of the beginning
+                of their keys.
+            after: stored name to go on after: an earlier page's ``next``; "" begins.
+            limit: at most so many entities, 1 to ``limits.LIST_PAGE_MAX``.
+            deleted: list deleted entities, too, as far as they are remembered.
+
+        Raises:
+            Unavailable: no worker, or none could answer in time; a first listing of a very large
+                schema may need more than one try.
         """
         ...
 

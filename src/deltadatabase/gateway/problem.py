@@ -67,6 +67,11 @@ def status_of(error: DeltaError) -> int:
     return next(_STATUS[cls] for cls in type(error).__mro__ if cls in _STATUS)
 
 
+def code_of(error: DeltaError) -> str:
+    """The stable code of ``error``, as clients see it."""
+    return _PUBLIC_CODE.get(type(error), error.code)
+
+
 def problem(error: DeltaError, request_id: str, **extensions: object) -> Answer:
     """Render ``error`` as a problem document.
 
@@ -75,7 +80,7 @@ def problem(error: DeltaError, request_id: str, **extensions: object) -> Answer:
     and ``extensions``.
     """
     status = status_of(error)
-    code = _PUBLIC_CODE.get(type(error), error.code)
+    code = code_of(error)
     document: dict[str, Any] = {
         "type": TYPE_PREFIX + code,
         "title": HTTPStatus(status).phrase,

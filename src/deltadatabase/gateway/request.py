@@ -50,7 +50,7 @@ class Head(NamedTuple):
     fields: dict[bytes, bytes]
     content_length: int | None
     has_body: bool
-    raw_path: bytes
+    raw_path: bytes = b""
 
     @property
     def authorization(self) -> str | None:

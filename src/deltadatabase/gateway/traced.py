@@ -32,7 +32,7 @@ def traced(app: ASGIApp, traces: Tracing) -> ASGIApp:
                 return send(message)
 
             await app(scope, receive, noting)
-            fits = route_of(path, scope)
+            fits = route_of(scope, path)
             span.update_name(f"{method} {fits}")
             span.set_attribute("http.route", fits)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 import msgspec
 
-from deltadatabase.errors import Corrupt
+from deltadatabase.errors import Corrupt, Internal
 
 
 class When(enum.Enum):
@@ -109,6 +109,34 @@ class Store(Protocol):
         """Names (without slash) of the folders directly below ``prefix``, ascending."""
         ...
 
+    def scan(self, prefix: str) -> AsyncGenerator[Sequence[str]]:
+        """Names of what is directly in the folder ``prefix``, in any order, in parts of bounded size.
+
+        For the directory backend, where ``list`` has to look at a whole folder for each page. Each
+        object that is there from the beginning to the end comes, unless it is overwritten meanwhile;
+        of others some.
+
+        Raises:
+            Internal: this store lists in order; ask ``list``.
+        """
+        ...
+
+    async def describe(self, prefix: str, names: Sequence[str]) -> Sequence[ObjectInfo | None]:
+        """Describe objects directly in a folder, without their ETags; None for each that is not there.
+
+        Raises:
+            Internal: as ``scan``.
+        """
+        ...
+
+    async def folder_ms(self, prefix: str) -> int:
+        """When a name last came into the folder or left it; 0: there is no such folder.
+
+        Raises:
+            Internal: as ``scan``.
+        """
+        ...
+
     async def remove(self, path: str, etag: str) -> None:
         """Remove an object if it is still the one that ``etag`` names, atomically and durably.
 
@@ -125,6 +153,11 @@ class Store(Protocol):
     async def close(self) -> None:
         """Release connections, locks and threads."""
         ...
+
+
+def no_scan() -> Internal:
+    """The error of a store that lists in order where it is asked for the names of a folder."""
+    return Internal("this store lists in order; it has no scan")
 
 
 def too_large() -> Corrupt:

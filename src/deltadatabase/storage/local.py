@@ -6,16 +6,19 @@ import asyncio
 import contextlib
 import functools
 import heapq
+import itertools
 import os
+import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from deltadatabase import limits
 from deltadatabase.clock import Clock, Random
-from deltadatabase.errors import Corrupt, NotFound, OutcomeUnknown, StartupError, Unavailable
+from deltadatabase.errors import Corrupt, Internal, NotFound, OutcomeUnknown, StartupError, Unavailable
 from deltadatabase.storage.base import Condition, ObjectInfo, Stored, When
 from deltadatabase.storage.batch import digest, os_failure, sync_failure
 from deltadatabase.storage.directory_layout import DirectoryLayout
@@ -161,6 +164,38 @@ class DirectoryObjects:
 
         return await self._in_thread(names)
 
+    async def scan(self, prefix: str) -> AsyncGenerator[Sequence[str]]:
+        walk = _Walk(self._layout.folder(prefix))
+        found = False
+        try:
+            while part := await self._in_thread(walk.part):
+                found = True
+                yield part
+            if not found:
+                await self._in_thread(self._check_there)
+        finally:
+            # A slice of it may be under way in a thread still.
+            with contextlib.suppress(RuntimeError):
+                self._readers.submit(walk.close)
+
+    async def describe(self, prefix: str, names: Sequence[str]) -> Sequence[ObjectInfo | None]:
+        folder = self._layout.folder(prefix)
+
+        def look() -> Sequence[ObjectInfo | None]:
+            found = _describe(f"{folder}/", prefix, names)
+            if not any(found):
+                self._check_there()
+            return found
+
+        return await self._in_thread(look)
+
+    async def folder_ms(self, prefix: str) -> int:
+        try:
+            found = await self._in_thread(self._layout.folder(prefix).stat)
+        except NotFound:
+            return 0
+        return found.st_mtime_ns // 1_000_000
+
     async def close(self) -> None:
         await asyncio.to_thread(self._committer.close)
         self._readers.shutdown(wait=False)
@@ -224,8 +259,8 @@ class DirectoryObjects:
                 continue
             # Gone since: a listing is not a snapshot.
             with contextlib.suppress(FileNotFoundError):
-                stat = entry.stat()
-                found.append(ObjectInfo(path, stat.st_size, "", stat.st_mtime_ns // 1_000_000))
+                about = entry.stat()
+                found.append(ObjectInfo(path, about.st_size, "", about.st_mtime_ns // 1_000_000))
         return found
 
     def _sweep(self) -> None:
@@ -249,6 +284,39 @@ def _make_durable_root(disk: Disk, root: Path) -> None:
     missing = [path for path in (root, *root.parents) if not path.exists()]
     for folder in reversed(missing):
         make_durable_folder(disk, folder, disk.fsync)
+
+
+class _Walk:
+    """Reads a folder's names, slice by slice, from one thread at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._names = (entry.name for entry in _entries(folder))
+        self._lock = threading.Lock()
+
+    def part(self) -> Sequence[str]:
+        with self._lock:
+            return list(itertools.islice(self._names, limits.SCAN_SLICE))
+
+    def close(self) -> None:
+        with self._lock:
+            self._names.close()
+
+
+def _describe(folder: str, prefix: str, names: Sequence[str]) -> Sequence[ObjectInfo | None]:
+    found: list[ObjectInfo | None] = []
+    for name in names:
+        if "/" in name or name.startswith("."):
+            raise Internal("an object's name has a slash, or begins with a dot")
+        try:
+            about = os.stat(folder + name)  # noqa: PTH116 - a Path for each would take longer than the call
+        except (FileNotFoundError, NotADirectoryError):
+            found.append(None)
+            continue
+        plain = stat.S_ISREG(about.st_mode)
+        found.append(
+            ObjectInfo(prefix + name, about.st_size, "", about.st_mtime_ns // 1_000_000) if plain else None
+        )
+    return found
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final, final
 
 from deltadatabase import limits
@@ -21,7 +22,7 @@ from deltadatabase.errors import (
 from deltadatabase.storage.base import Condition, ObjectInfo, Store, Stored
 from deltadatabase.telemetry.metrics import DURATION_BOUNDS_S, Histogram, Labels, merged
 
-KINDS: Final = ("put", "get", "settle", "head", "list", "remove", "delete")
+KINDS: Final = ("put", "get", "settle", "head", "list", "scan", "remove", "delete")
 _OK: Final = "ok"
 _OUTCOMES: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (NotFound, "not_found"),
@@ -33,6 +34,7 @@ _OUTCOMES: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (Corrupt, "damaged"),
     (DeltaError, "refused"),
     (asyncio.CancelledError, "cancelled"),
+    (GeneratorExit, "cancelled"),
 )
 ERRORS: Final = ("unavailable", "unknown", "full")
 """Outcomes that tell of a store in trouble; the others are answers."""
@@ -127,6 +129,19 @@ class MeteredStore:
     async def folders(self, prefix: str) -> Sequence[str]:
         with _Timed(self._meter, self._clock, "list"):
             return await self.inner.folders(prefix)
+
+    async def scan(self, prefix: str) -> AsyncGenerator[Sequence[str]]:
+        with _Timed(self._meter, self._clock, "scan"):
+            async with contextlib.aclosing(self.inner.scan(prefix)) as parts:
+                async for part in parts:
+                    yield part
+
+    async def describe(self, prefix: str, names: Sequence[str]) -> Sequence[ObjectInfo | None]:
+        with _Timed(self._meter, self._clock, "list"):
+            return await self.inner.describe(prefix, names)
+
+    async def folder_ms(self, prefix: str) -> int:
+        return await self.inner.folder_ms(prefix)
 
     async def remove(self, path: str, etag: str) -> None:
         with _Timed(self._meter, self._clock, "remove"):

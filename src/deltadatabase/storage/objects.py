@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING, TypeVar
@@ -30,7 +30,7 @@ from deltadatabase.errors import (
     VersionMismatch,
 )
 from deltadatabase.settings.values import Secret
-from deltadatabase.storage.base import Condition, ObjectInfo, Stored, When, too_large
+from deltadatabase.storage.base import Condition, ObjectInfo, Stored, When, no_scan, too_large
 from deltadatabase.storage.failures import (
     FAILURES,
     delete_failure,
@@ -39,6 +39,7 @@ from deltadatabase.storage.failures import (
     read_failure,
 )
 from deltadatabase.storage.paths import is_leaf_folder
+from deltadatabase.storage.sorted_names import SortedNames
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta, PutMode, PutResult
@@ -84,12 +85,16 @@ class MemoryObjects:
         self._object_bytes_max = object_bytes_max
         # Called synchronously: 2 µs a call, where the asynchronous form costs a thread hop.
         self._store = MemoryStore()
+        # Its own listing copies what it describes of every object for each page.
+        self._paths = SortedNames()
 
     async def put(self, path: str, data: bytes, condition: Condition) -> str:
         try:
             result = self._store.put(path, data, mode=_mode(condition), use_multipart=False)
         except FAILURES as exc:
             raise put_failure(exc, condition) from None
+        if condition is When.ABSENT or condition is When.ALWAYS:
+            self._paths.add(path)
         return _put_etag(result)
 
     async def get(self, path: str) -> Stored:
@@ -118,9 +123,19 @@ class MemoryObjects:
         self, prefix: str, *, after: str = "", limit: int = limits.LIST_PAGE_MAX
     ) -> Sequence[ObjectInfo]:
         _check_folder(prefix)
-        found = self._store.list(prefix or None, offset=after or None).collect()
-        behind = [meta for meta in found if meta["path"] > after]
-        return [_info(meta) for meta in sorted(behind, key=itemgetter("path"))[:limit]]
+        try:
+            return [_info(self._store.head(path)) for path in self._paths.after(after, prefix, count=limit)]
+        except FAILURES as exc:
+            raise read_failure(exc) from None
+
+    def scan(self, prefix: str) -> AsyncGenerator[Sequence[str]]:
+        raise no_scan()
+
+    async def describe(self, prefix: str, names: Sequence[str]) -> Sequence[ObjectInfo | None]:
+        raise no_scan()
+
+    async def folder_ms(self, prefix: str) -> int:
+        raise no_scan()
 
     async def folders(self, prefix: str) -> Sequence[str]:
         _check_folder(prefix)
@@ -145,6 +160,7 @@ class MemoryObjects:
         except FAILURES as exc:
             if failure := delete_failure(exc):
                 raise failure from None
+        self._paths.discard(path)
 
     async def close(self) -> None:
         pass
@@ -233,6 +249,15 @@ class S3Objects:
         _check_folder(prefix)
         _, folders = await self._entries(prefix)
         return _folder_names(folders)
+
+    def scan(self, prefix: str) -> AsyncGenerator[Sequence[str]]:
+        raise no_scan()
+
+    async def describe(self, prefix: str, names: Sequence[str]) -> Sequence[ObjectInfo | None]:
+        raise no_scan()
+
+    async def folder_ms(self, prefix: str) -> int:
+        raise no_scan()
 
     async def remove(self, path: str, etag: str) -> None:
         # obstore's delete takes no condition: a late one would destroy a newer write.

@@ -140,6 +140,37 @@ def entity_path(schema_id: str, key: str) -> str:
     return f"{FILES}{schema_id}/{escape_key(key)}{_ENTITY_SUFFIX}"
 
 
+def listing_order(escaped: str) -> str:
+    """What escaped keys are sorted by in listings: the names of their objects.
+
+    That is not the order of the escaped keys themselves: ``a-b`` comes before ``a``.
+    """
+    return escaped + _ENTITY_SUFFIX
+
+
+def stored_name(schema_id: str, path: str) -> str | None:
+    """The escaped key of an entity's path in this schema's folder; None for anything else."""
+    folder = schema_folder(schema_id)
+    return stored_name_of(path[len(folder) :]) if path.startswith(folder) else None
+
+
+def stored_name_of(file_name: str) -> str | None:
+    """The escaped key of an entity's file in its folder; None for anything else."""
+    escaped = file_name.removesuffix(_ENTITY_SUFFIX)
+    return escaped if escaped != file_name and is_stored_name(escaped) else None
+
+
+def is_stored_name(escaped: str) -> bool:
+    """Whether this is how some key is spelled in its object's name."""
+    if not _PLAIN_KEY.fullmatch(escaped):
+        try:
+            check_key(unescape_key(escaped))
+        except Invalid:
+            return False
+    # As stored it is ASCII.
+    return len(escaped) <= limits.KEY_ESCAPED_BYTES_MAX
+
+
 def meta_path(schema_id: str, key: str) -> str:
     """Path of the entity's readable header. Both names must have been checked."""
     return f"{FILES}{schema_id}/{escape_key(key)}{_META_SUFFIX}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import final
 
 from deltadatabase import limits
@@ -50,6 +50,17 @@ class TracedStore:
     async def folders(self, prefix: str) -> Sequence[str]:
         with self._traces.asking("store list", self._about):
             return await self._inner.folders(prefix)
+
+    def scan(self, prefix: str) -> AsyncGenerator[Sequence[str]]:
+        # Not a span: whoever takes the parts is no part of it.
+        return self._inner.scan(prefix)
+
+    async def describe(self, prefix: str, names: Sequence[str]) -> Sequence[ObjectInfo | None]:
+        with self._traces.asking("store list", self._about):
+            return await self._inner.describe(prefix, names)
+
+    async def folder_ms(self, prefix: str) -> int:
+        return await self._inner.folder_ms(prefix)
 
     async def remove(self, path: str, etag: str) -> None:
         with self._traces.asking("store remove", self._about):

@@ -50,7 +50,7 @@ from deltadatabase.worker.engine import (
     oldest_known,
 )
 from deltadatabase.worker.locks import EntityLocks
-from deltadatabase.worker.ports import CheckedSchema, Lease, Schemas, Sealer, Sidecar
+from deltadatabase.worker.ports import CheckedSchema, Lease, Schemas, Sealer, Sidecar, StoredNames
 from deltadatabase.worker.tombstones import Tombstones
 from deltadatabase.worker.writes import Attempt, PendingWrite, WriteQueue
 
@@ -68,6 +68,7 @@ class Committer:
         clock: wall time for headers, monotonic time for deadlines.
         lease: asked before each put.
         sidecar: told of each commit; None: no meta files.
+        names: told of each object that is put, read or removed; None: nobody follows them.
         tombstone_age_s: seconds for which a tombstone is kept, where the store can remove it safely.
         recent_writes_max: how many earlier writes a header remembers.
     """
@@ -82,6 +83,7 @@ class Committer:
         clock: Clock,
         lease: Lease,
         sidecar: Sidecar | None,
+        names: StoredNames | None = None,
         tombstone_age_s: float = TOMBSTONE_AGE_S,
         recent_writes_max: int = RECENT_WRITES_MAX,
     ) -> None:
@@ -92,6 +94,7 @@ class Committer:
         self._clock = clock
         self._lease = lease
         self._sidecar = sidecar
+        self._names = names
         self._recent_writes_max = recent_writes_max
         self._locks = EntityLocks(waiters_max=ENTITY_WAITERS_MAX)
         self._tombstones = (
@@ -283,7 +286,7 @@ class Committer:
             self.counts.opens += 1
             check_owner(header, term)
             entry = Entry(term, header, document, stored.etag, live_etag(header), self._clock.monotonic_s())
-            self._note_tombstone(name, entry)
+            self._note_stored(name, entry)
         self._cache.put(name, entry)
         return entry
 
@@ -410,10 +413,12 @@ class Committer:
                 attempt.term, header, document, new_etag, live_etag(header), self._clock.monotonic_s()
             )
             self._cache.put(name, entry)
-            self._note_tombstone(name, entry)
+            self._note_stored(name, entry)
             return entry
 
-    def _note_tombstone(self, name: Name, entry: Entry) -> None:
+    def _note_stored(self, name: Name, entry: Entry) -> None:
+        if self._names is not None:
+            self._names.stored(name)
         if self._tombstones is not None and entry.header is not None and entry.header.tombstone:
             self._tombstones.note(name, entry.store_etag)
 
@@ -423,6 +428,8 @@ class Committer:
                 return  # The next owner meets it and notes it for itself.
             self._cache.evict(name)
             await self._store.remove(entity_path(*name), store_etag)
+            if self._names is not None:
+                self._names.removed(name)
             if self._sidecar is not None:
                 self._sidecar.forget(*name)
 

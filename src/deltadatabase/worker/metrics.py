@@ -49,8 +49,9 @@ CACHE_LIMIT: Final = gauge("cache_limit_bytes", "`-cache-bytes`.")
 CACHE_ENTRIES: Final = gauge("cache_entries", "Cached entities, absent ones among them.")
 STORE_REQUESTS: Final = counter(
     "store_requests_total",
-    "Requests to the store by kind (`put`, `get`, `settle`, `head`, `list`, `remove`, `delete`) and outcome. "
-    "`ok`, `not_found`, `conflict` are answers; `unavailable`, `unknown` and `full` are trouble.",
+    "Requests to the store by kind (`put`, `get`, `settle`, `head`, `list`, `scan`, `remove`, `delete`) "
+    "and outcome. `ok`, `not_found`, `conflict` are answers; `unavailable`, `unknown` and `full` are "
+    "trouble.",
     "kind",
     "outcome",
 )

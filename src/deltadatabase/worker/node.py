@@ -23,6 +23,8 @@ from deltadatabase.telemetry.audit import Audit
 from deltadatabase.worker.alarm import IntegrityAlarm
 from deltadatabase.worker.cache import Cache
 from deltadatabase.worker.commit import Committer
+from deltadatabase.worker.listing import Lister
+from deltadatabase.worker.name_index import NameIndexes
 from deltadatabase.worker.ports import Lease
 from deltadatabase.worker.sidecar import MetaSidecar
 from deltadatabase.worker.templates import Templates
@@ -30,7 +32,7 @@ from deltadatabase.worker.templates import Templates
 SCHEMA_INLINE_BYTES_MAX: Final = 16 * KIB
 NAMED: Final = frozenset(
     {Op.GET, Op.PUT, Op.PATCH, Op.DELETE, Op.RESOLVE, Op.VALIDATE, Op.KEY_OF, Op.RESEAL}
-    | {Op.SCHEMA_GET, Op.SCHEMA_PUT, Op.SCHEMA_DELETE}
+    | {Op.LIST, Op.SCHEMA_GET, Op.SCHEMA_PUT, Op.SCHEMA_DELETE}
 )
 """Commands about an entity or a schema."""
 
@@ -92,8 +94,17 @@ class Node:
         self._sidecar = (
             MetaSidecar(store, lambda sealed: sealer().meta_json(sealed)) if options.meta_sidecar else None
         )
+        self._indexes = NameIndexes(store, clock=clock) if store.backend == "directory" else None
+        self._lister = Lister(store, self._indexes)
         self._committer = Committer(
-            store, sealer, self.schemas, self.cache, clock=clock, lease=lease, sidecar=self._sidecar
+            store,
+            sealer,
+            self.schemas,
+            self.cache,
+            clock=clock,
+            lease=lease,
+            sidecar=self._sidecar,
+            names=self._indexes,
         )
         self.counts = self._committer.counts
         #: Answer a cached read without a wait; see ``Committer.fast``.
@@ -130,6 +141,11 @@ class Node:
                 return Result(names=await self.templates.schema_ids())
             case Op.NAMESPACES:
                 return Result(names=await self.templates.namespaces(is_tombstone_size))
+            case Op.LIST:
+                listed = await self._lister.page(command)
+                if not (listed.entities or listed.next or command.key):
+                    await self._check_database()
+                return listed
             case Op.RESERVE_EPOCHS:
                 found, highest = await reserve_epochs(
                     self._store,
@@ -161,6 +177,8 @@ class Node:
         Called once, when nothing more will be asked of this worker.
         """
         await self._committer.settle(timeout_s)
+        if self._indexes is not None:
+            await self._indexes.close()
         if self._sidecar is not None:
             await self._sidecar.flush(timeout_s)
 

@@ -28,6 +28,14 @@ class Sidecar(Protocol):
     def forget(self, schema_id: str, key: str) -> None: ...
 
 
+class StoredNames(Protocol):
+    """Follows which entities have an object in the store (``worker.name_index.NameIndexes``)."""
+
+    def stored(self, name: tuple[str, str]) -> None: ...
+
+    def removed(self, name: tuple[str, str]) -> None: ...
+
+
 class CheckedSchema(Protocol):
     """One version of a schema, ready to check documents (``schema.validator``)."""
 

@@ -140,6 +140,7 @@ class Stack:
         self.app: ASGIApp = create_app(
             self.router,
             self.router,
+            self.router,
             self.cluster,
             FakeRotation(),
             self.accounts,

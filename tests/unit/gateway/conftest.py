@@ -69,6 +69,7 @@ def rest_clients(
                 database,
                 database,
                 database,
+                database,
                 database.rotation,
                 accounts,
                 settings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +12,11 @@ import msgspec
 
 from deltadatabase.errors import Conflict, NotFound, Unprocessable, VersionMismatch
 from deltadatabase.gateway.asgi import ASGIApp, Message
+from deltadatabase.gateway.ports import Page
 from deltadatabase.gateway.rotation import Progress, RotationStatus
 from deltadatabase.model import (
     DatabaseInfo,
+    ListedEntity,
     MemberInfo,
     MemberState,
     PatchKind,
@@ -23,6 +26,7 @@ from deltadatabase.model import (
     StoreReport,
 )
 from deltadatabase.schema.document import check_document
+from deltadatabase.storage.paths import escape_key, listing_order, unescape_key
 
 ADMIN_KEY = "admin-key-of-the-tests"
 NOW_MS = 1_700_000_000_000
@@ -54,7 +58,10 @@ class CountingRandom:
 
     def __call__(self, size: int, /) -> bytes:
         self._count += 1
-        return self._count.to_bytes(size, "big")
+        # As with random bytes, each half of a write id is another one.
+        return (
+            self._count.to_bytes(size, "big") if size <= 8 else self._count.to_bytes(8, "big") * (size // 8)
+        )
 
 
 class FakeRotation:
@@ -89,7 +96,7 @@ class FakeRotation:
 
 
 class FakeDatabase:
-    """Fulfils Entities, Schemas and Cluster. ``failure`` is raised by every call that could fail."""
+    """Fulfils Entities, Listing, Schemas and Cluster. ``failure`` is raised by every call that could fail."""
 
     def __init__(self) -> None:
         self.rotation = FakeRotation()
@@ -108,6 +115,8 @@ class FakeDatabase:
         self.failure: Exception | None = None
         self.ready = True
         self.request_ids: list[str] = []
+        self.pages = 0
+        self.page_max = 0
 
     def _fail(self) -> None:
         if self.failure is not None:
@@ -173,7 +182,7 @@ class FakeDatabase:
                     raise Unprocessable("the key was used otherwise", code="idempotency_key_reused")
         self._check(schema_id, key, if_match, if_none_match)
         present = name in self.documents
-        version = history[-1][0] if history else 0
+        version = history[-1][0] if history else self.documents.get(name, (0, b""))[0]
         if document is None and not present:
             return Result(version=version)
         version += 1
@@ -273,6 +282,23 @@ class FakeDatabase:
     ) -> Result:
         self._fail()
         return self._write(schema_id, key, None, write_id, if_match, if_none_match)
+
+    async def list(
+        self, schema_id: str, *, prefix: str = "", after: str = "", limit: int = 1000, deleted: bool = False
+    ) -> Page:
+        self._fail()
+        self.pages += 1
+        begin = listing_order(after) if after else ""
+        names = sorted(
+            (escape_key(key) for schema, key in self.documents if schema == schema_id), key=listing_order
+        )
+        behind = [name for name in names if name.startswith(prefix) and listing_order(name) > begin]
+        shown = behind[: self.page_max or limit][:limit]
+        entities = tuple(
+            ListedEntity(name, len(self.documents[schema_id, unescape_key(name)][1]) + 100, NOW_MS)
+            for name in shown
+        )
+        return Page(entities, shown[-1] if len(shown) < len(behind) else "")
 
     async def schema_get(self, schema_id: str) -> Result:
         self._fail()
@@ -390,8 +416,15 @@ async def exchange(app: ASGIApp, scope: dict[str, Any], chunks: Sequence[bytes])
     left = list(chunks)
     reply = Reply()
 
+    ended = False
+
     async def receive() -> Message:
+        nonlocal ended
+        if ended:
+            # The client stays until it has its answer.
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
         chunk = left.pop(0) if left else b""
+        ended = not left
         return {"type": "http.request", "body": chunk, "more_body": bool(left)}
 
     async def send(message: Message) -> None:

@@ -46,6 +46,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, Fa
             database,
             database,
             database,
+            database,
             database.rotation,
             accounts,
             options,

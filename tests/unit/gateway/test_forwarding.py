@@ -405,7 +405,9 @@ async def test_a_write_under_way_while_the_store_was_gone_has_no_known_outcome(w
     link = world.links["a"]
     link.mode = "reply_held"
     writing = asyncio.create_task(world.router.put_one("s", "k", b"2"))
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        while link.committer.counts.puts < 2:
+            await asyncio.sleep(0.001)
     world.router.close("store_gone", "the store is gone")
     # What it wrote went with the store, and an older state was put back.
     world.store.objects.clear()

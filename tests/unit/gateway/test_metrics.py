@@ -56,7 +56,7 @@ def test_the_samples_are_those_of_the_status() -> None:
     ],
 )
 def test_routes_that_the_framework_does_not_know(path: str, route: str) -> None:
-    assert route_of(path, {}) == route
+    assert route_of({}, path) == route
 
 
 def test_names_and_helps_keep_the_conventions() -> None:

@@ -4,12 +4,23 @@ import msgspec
 import pytest
 
 from deltadatabase.auth.accounts import Accounts
-from deltadatabase.gateway import resources
+from deltadatabase.gateway import exporting, importing, listing, resources
 from deltadatabase.gateway.auditing import RequestAudit
+from deltadatabase.gateway.batching import Batches
 from deltadatabase.gateway.entity import METHODS, PREFIX
 from deltadatabase.gateway.metrics import RESOURCE_ROUTE
 from deltadatabase.gateway.openapi import OPERATIONS, document
-from deltadatabase.gateway.routes import admin, documentation, health, keys, logs, rotation, schemas, session
+from deltadatabase.gateway.routes import (
+    admin,
+    batch,
+    documentation,
+    health,
+    keys,
+    logs,
+    rotation,
+    schemas,
+    session,
+)
 from unit.gateway.rest_fakes import Client, FakeDatabase
 
 UNDESCRIBED = {("GET", "/"), ("GET", "/docs")}
@@ -21,14 +32,17 @@ def routed(database: FakeDatabase, accounts: Accounts) -> set[tuple[str, str]]:
         *health.handlers(database, "1"),
         *session.handlers(accounts, events),
         *keys.handlers(accounts, events),
-        *schemas.handlers(database, accounts, events, body_bytes_max=1, public=False),
+        *schemas.handlers(database, database, accounts, events, body_bytes_max=1, public=False),
         *admin.handlers(database, accounts),
         *logs.handlers(accounts, events),
+        *batch.handlers(Batches(), accounts),
         *rotation.handlers(database.rotation, accounts, events),
         *documentation.handlers("1", public_schemas=False),
     ]
     found = {(method, PREFIX + "{schema_id}") for method in METHODS if method != "HEAD"}
     found |= {(method, RESOURCE_ROUTE) for method in resources.METHODS if method != "HEAD"}
+    found |= {("POST", importing.ROUTE), ("GET", exporting.ROUTE)}
+    found |= {(method, listing.PREFIX + "{schema_id}") for method in listing.METHODS if method != "HEAD"}
     for handler in handlers:
         for path in handler.paths:
             found |= {(str(method), re.sub(r":\w+}", "}", path)) for method in handler.http_methods}
@@ -87,15 +101,16 @@ async def _send(client: Client, method: str, path: str, paths):  # type: ignore[
     described = paths[path][method]
     target, query = path, []
     for parameter in described.get("parameters", []):
-        example = parameter.get("example", parameter["schema"].get("example"))
+        example = parameter.get("example")
         if parameter["in"] == "path":
             target = target.replace("{" + parameter["name"] + "}", example)
-        elif parameter["in"] == "query":
+        elif parameter["in"] == "query" and example is not None:
             query.append(f"{parameter['name']}={example}")
-    body = described.get("requestBody")
-    content_type, content = ("", {}) if body is None else next(iter(body["content"].items()))
-    sent = None if body is None else msgspec.json.encode(content["example"])
-    headers = [("content-type", content_type)] if body is not None else []
-    return await client(
-        method.upper(), target + ("?" + "&".join(query) if query else ""), sent, headers=headers
-    )
+    sent, headers = None, []
+    if "requestBody" in described:
+        media_type, content = next(iter(described["requestBody"]["content"].items()))
+        example = content["example"]
+        sent = example.encode() if isinstance(example, str) else msgspec.json.encode(example)
+        headers = [("content-type", media_type)]
+    target += "?" + "&".join(query) if query else ""
+    return await client(method.upper(), target, sent, headers=headers)

@@ -10,20 +10,31 @@ from litestar.params import FromPath
 
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.auth.policy import Permission, reaches
+from deltadatabase.errors import Invalid
 from deltadatabase.gateway.auditing import RequestAudit, telling
-from deltadatabase.gateway.ports import Schemas
+from deltadatabase.gateway.counting import SchemaCount, counted
+from deltadatabase.gateway.edge import exchange_of
+from deltadatabase.gateway.ports import Listing, Schemas
+from deltadatabase.gateway.request import query_values
 from deltadatabase.gateway.routes.access import AuthorizedRequest, Guard, Status, authorized_body, guard
 from deltadatabase.storage.paths import check_schema_id
 from deltadatabase.telemetry.audit import Action
 
 
 def handlers(
-    schemas: Schemas, accounts: Accounts, events: RequestAudit, *, body_bytes_max: int, public: bool
+    schemas: Schemas,
+    listing: Listing,
+    accounts: Accounts,
+    events: RequestAudit,
+    *,
+    body_bytes_max: int,
+    public: bool,
 ) -> list[HTTPRouteHandler]:
     """Routes ``/schema/{id}``, ``/schemas/{id}``, ``/admin/schemas`` and ``/api/schemas``.
 
     Args:
         schemas: where schemas are.
+        listing: where entities are counted.
         accounts: who may do what.
         events: hears of changes.
         body_bytes_max: limit of a schema's size.
@@ -68,8 +79,10 @@ def handlers(
         return visible(request, await schemas.schema_list())
 
     @get("/api/schemas", guards=read)
-    async def list_namespaces(request: AuthorizedRequest) -> list[str]:
-        return visible(request, await schemas.namespaces())
+    async def list_namespaces(request: AuthorizedRequest) -> list[str] | list[SchemaCount]:
+        with_counts = _flag(request, "counts")
+        names = visible(request, await schemas.namespaces())
+        return await counted(listing, names, await schemas.schema_list()) if with_counts else names
 
     def visible(request: AuthorizedRequest, names: tuple[str, ...]) -> list[str]:
         """Leave out what the caller's key doesn't extend to; a public list is not asked for by a caller."""
@@ -77,3 +90,13 @@ def handlers(
         return [name for name in names if principal is None or reaches(principal, name)]
 
     return [put_schema, post_schema, get_schema, delete_schema, list_schemas, list_namespaces]
+
+
+def _flag(request: AuthorizedRequest, name: str) -> bool:
+    """A query parameter that is ``true`` or ``false``; False without it. Raises Invalid."""
+    values = query_values(exchange_of(request.scope).head.query, name)
+    if values in ([], ["false"]):
+        return False
+    if values == ["true"]:
+        return True
+    raise Invalid(f"the query parameter '{name}' is 'true' or 'false'", code="bad_query")
