@@ -6,7 +6,7 @@ from support.clocks import FakeClock
 from support.families import check_families
 
 from deltadatabase.gateway.asgi import Message, Receive, Scope, Send
-from deltadatabase.gateway.metrics import FAMILIES, RequestMeter, RotationMetrics, objects_left
+from deltadatabase.gateway.metrics import FAMILIES, RequestMeter, RotationMetrics, objects_left, route_of
 from deltadatabase.gateway.rotation import Count, Phase, Progress
 from unit.gateway.rest_fakes import FakeRotation
 
@@ -43,6 +43,20 @@ def test_the_samples_are_those_of_the_status() -> None:
         "deltadatabase_rotation_blocked",
         "deltadatabase_rotation_objects_damaged",
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/entity/notes", "/entity/{schema_id}"),
+        ("/entities/notes", "/entities/{schema_id}"),
+        ("/entities/notes/", "/entities/{schema_id}"),
+        ("/entities/notes/a/b", "/entities/{schema_id}/{key}"),
+        ("/elsewhere", "unmatched"),
+    ],
+)
+def test_routes_that_the_framework_does_not_know(path: str, route: str) -> None:
+    assert route_of({}, path) == route
 
 
 def test_names_and_helps_keep_the_conventions() -> None:
