@@ -120,4 +120,6 @@ def test_lists_are_right_while_workers_come_and_go(started, store, tmp_path) -> 
         assert counted == [{"schema_id": "notes", "entities": len(left), "complete": True, "schema": False}]
         items = client.get("/entities/notes?include=document&limit=80&prefix=stay").json()["items"]
         assert [item["document"] for item in items] == [{"n": 1}] * len(STAYING)
+    # The one that was started last may not be up yet, and a program that is not up is not ended well.
+    cluster.ready(3)
     assert set(cluster.stop()) == {0}
