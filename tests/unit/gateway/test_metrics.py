@@ -115,3 +115,18 @@ async def test_requests_are_counted_under_templates_and_known_methods_only() -> 
         value for name, labels, value, *_ in samples if name.endswith("_sum") and labels["method"] == "PUT"
     ]
     assert sorted(sums) == [0.0, 0.0, 0.25, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/import/chat", "/import/{schema_id}"),
+        ("/export/chat", "/export/{schema_id}"),
+        ("/entity/chat", "/entity/{schema_id}"),
+        ("/batch", "/batch"),
+        ("/imports", "unmatched"),
+    ],
+)
+def test_a_path_is_counted_under_its_template(path: str, route: str) -> None:
+    scope: Scope = {"path_template": "/batch"} if path == "/batch" else {}
+    assert route_of(scope, path) == route
