@@ -19,7 +19,7 @@ from bench.servers import Server, embedded
 
 PUT_CONNECTIONS = 64
 TOGETHER = 100
-TOGETHER_CONNECTIONS = 8
+TOGETHER_CONNECTIONS = 2
 PUT_KEYS = 2000
 SAMPLE_S = 0.05
 CHUNK_LINES = 64
@@ -149,8 +149,11 @@ def main() -> int:
     parser.add_argument("-seconds", type=int, default=8, help="of each kind of PUTs (default 8)")
     parser.add_argument("-memory", action="store_true", help="a store in memory instead of a directory")
     parser.add_argument("-folder", type=Path, help="where the directory is made (default: a temporary one)")
+    parser.add_argument(
+        "-serve", default="", help="more flags of deltadb serve, such as -serve=-cache-bytes=1MiB"
+    )
     options = parser.parse_args()
-    flags = ["-memory"] if options.memory else []
+    flags = [*options.serve.split(), *(["-memory"] if options.memory else [])]
     with (
         tempfile.TemporaryDirectory(prefix="deltadb-bench-", dir=options.folder) as folder,
         embedded(Path(folder), *flags) as server,

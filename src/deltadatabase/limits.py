@@ -191,6 +191,7 @@ LISTING_EXAMINED_MAX: Final = 8 * LIST_PAGE_MAX
 """The same for a page from a name index: names looked at, deleted entities among them."""
 LISTING_ROUNDS_MAX: Final = 4
 """Pages of the workers that one page of a client is put together from."""
+LISTING_FILL_S: Final = 2.0
 NAME_INDEX_BYTES_MAX: Final = 128 * MIB
 """All name indexes of a worker together: about 5 million names of 20 letters."""
 NAME_INDEX_IDLE_S: Final = 900.0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 from support.folder_store import FakeFolders
 from support.weed import S3Server
@@ -18,8 +20,10 @@ from deltadatabase.clock import SystemClock
 from deltadatabase.limits import LIST_PAGE_MAX, LISTING_REQUESTS_MAX
 from deltadatabase.model import Command, ListedEntity, Op
 from deltadatabase.storage.base import Store, When
+from deltadatabase.storage.bucket import ensure_bucket
 from deltadatabase.storage.local import DirectoryObjects
 from deltadatabase.storage.metered import MeteredStore, StoreMeter
+from deltadatabase.storage.objects import S3Objects
 from deltadatabase.storage.paths import entity_path, escape_key, listing_order, meta_path
 from deltadatabase.worker.listing import Lister
 from deltadatabase.worker.name_index import NameIndexes
@@ -217,3 +221,59 @@ async def test_foreign_objects_alone_do_not_keep_a_page_from_its_end(place: Plac
         await place.store.put(f"files/s/k{number:06}.meta.json", b"", When.ALWAYS)
     await place.put("z")
     assert names(await place.whole(number=1)) == ["z"]
+
+
+class Relay:
+    """Passes a server's bytes on, and counts the list requests among them."""
+
+    def __init__(self, port: int) -> None:
+        self.lists = 0
+        self._port = port
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            await asyncio.gather(self._pass(reader, back_writer), self._pass(back_reader, writer))
+        finally:
+            for end in (writer, back_writer):
+                end.close()
+                with contextlib.suppress(ConnectionError):
+                    await end.wait_closed()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                self.lists += data.count(b"list-type=2")
+                writer.write(data)
+                await writer.drain()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def test_a_thousand_names_of_a_bucket_are_one_request_wherever_they_begin(weed: S3Server) -> None:
+    settings = weed.settings(f"listing-{os.urandom(6).hex()}")
+    relay = Relay(weed.ports["s3"])
+    listener = await asyncio.start_server(relay.serve, "127.0.0.1", 0)
+    async with listener:
+        port = listener.sockets[0].getsockname()[1]
+        store = S3Objects(msgspec.structs.replace(settings, endpoint=f"http://127.0.0.1:{port}"))
+        await ensure_bucket(store)
+        names = [f"files/s/k{number:05}.json.enc" for number in range(2200)]
+        for begin in range(0, len(names), 100):
+            await asyncio.gather(
+                *(store.put(name, b"xx", When.ALWAYS) for name in names[begin : begin + 100])
+            )
+        for begin in (0, 600, 1100):
+            relay.lists = 0
+            listed = await store.list("files/s/", after=names[begin], limit=1000)
+            assert [info.path for info in listed] == names[begin + 1 : begin + 1001]
+            assert relay.lists == 1
+        await store.close()
+        await relay.close()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from support.programs import Programs
 from deltadatabase.auth import join as joining
 from deltadatabase.cli.__main__ import PROGRAMS
 from deltadatabase.crypto import envelope
-from deltadatabase.gateway import control, edge, entity, forwarding, request
+from deltadatabase.gateway import batch, control, edge, entity, forwarding, ndjson, request
 from deltadatabase.rpc import convert
 from deltadatabase.schema import document, patch
 from deltadatabase.settings import values
@@ -99,6 +100,17 @@ class _Believes:
         return True
 
 
+def _forgetful(true: Callable[..., Any]) -> Callable[..., Any]:
+    """A splitter that begins anew when a piece is large."""
+
+    def add(self: ndjson.LineSplitter, piece: bytes) -> None:
+        if len(piece) > 600:
+            self._begun.clear()
+        true(self, piece)
+
+    return add
+
+
 PLANTS: Final[dict[str, tuple[str, Callable[[], contextlib.AbstractContextManager[Any]]]]] = {
     "key-error": ("request-head", lambda: mock.patch.object(request, "etags", _key_error(request.etags))),
     "too-slow": (
@@ -107,6 +119,11 @@ PLANTS: Final[dict[str, tuple[str, Callable[[], contextlib.AbstractContextManage
     ),
     # An index that is none.
     "patch-index": ("patch", lambda: mock.patch.object(patch, "_index", int)),
+    "forgetful": (
+        "import-lines",
+        lambda: mock.patch.object(ndjson.LineSplitter, "_add", _forgetful(ndjson.LineSplitter._add)),
+    ),
+    "lenient-path": ("batch", lambda: mock.patch.object(batch, "_TARGET", re.compile(r"/(?s:.*)"))),
     "leak": ("values", lambda: _everywhere("parse_address", _leak(values.parse_address))),
     "hungry": ("paths", lambda: mock.patch.object(paths, "unescape_key", _hungry(paths.unescape_key))),
     "wrong-field": (

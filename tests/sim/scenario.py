@@ -205,7 +205,7 @@ async def _try(world: World, operation: Operation, write: _Write, etags: dict[st
     if result.document:
         operation.chain = tuple(name.encode() for name in msgspec.json.decode(result.document))
     if write.kind == "get":
-        operation.value = operation.chain[-1]
+        operation.value = operation.chain[-1] if operation.chain else b""
     _learn(etags, key, result.etag)
     return True
 

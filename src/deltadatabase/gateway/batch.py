@@ -53,15 +53,15 @@ Lane = tuple[str, str]
 
 
 class _Given(msgspec.Struct, forbid_unknown_fields=True):
-    method: str | None = None
-    path: str | None = None
-    headers: dict[str, str] | None = None
+    method: str | msgspec.UnsetType = msgspec.UNSET
+    path: str | msgspec.UnsetType = msgspec.UNSET
+    headers: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Batch(msgspec.Struct, forbid_unknown_fields=True):
     requests: list[_Given]
-    defaults: _Given | None = None
+    defaults: _Given | msgspec.UnsetType = msgspec.UNSET
 
 
 class BatchedRequest(NamedTuple):
@@ -128,8 +128,8 @@ def parse_batch(body: bytes) -> list[BatchedRequest]:
         raise Invalid("the batch holds no requests", code="bad_batch")
     if len(batch.requests) > limits.BATCH_REQUESTS_MAX:
         raise TooLarge(f"the batch holds more than {limits.BATCH_REQUESTS_MAX} requests")
-    defaults = batch.defaults or _Given()
-    default_headers = _headers(defaults.headers or {}, "the defaults")
+    defaults = _Given() if batch.defaults is msgspec.UNSET else batch.defaults
+    default_headers = _headers(defaults.headers, "the defaults")
     return [
         _request(given, defaults, default_headers, f"request {number}")
         for number, given in enumerate(batch.requests)
@@ -154,21 +154,23 @@ def _request(
         path = ""  # Its own answer says what is wrong with it.
     if first_segment(path + "/") in NOT_BATCHED:
         raise Invalid(f"the path of {which} is not served in a batch", code="bad_batch")
-    headers = default_headers | _headers(given.headers or {}, which)
+    headers = default_headers | _headers(given.headers, which)
     body = given.body if given.body is not msgspec.UNSET else defaults.body
     if body is not msgspec.UNSET:
         headers.setdefault(b"content-type", b"application/json")
     return BatchedRequest(method, target, list(headers.items()), None if body is msgspec.UNSET else body)
 
 
-def _first(given: str | None, default: str | None, otherwise: str) -> str:
-    if given is not None:
+def _first(given: str | msgspec.UnsetType, default: str | msgspec.UnsetType, otherwise: str) -> str:
+    if given is not msgspec.UNSET:
         return given
-    return otherwise if default is None else default
+    return otherwise if default is msgspec.UNSET else default
 
 
-def _headers(given: dict[str, str], which: str) -> dict[bytes, bytes]:
+def _headers(given: dict[str, str] | msgspec.UnsetType, which: str) -> dict[bytes, bytes]:
     headers: dict[bytes, bytes] = {}
+    if given is msgspec.UNSET:
+        return headers
     for name, value in given.items():
         lower = name.lower()
         if lower not in HEADERS:

@@ -15,7 +15,7 @@ from deltadatabase.gateway.ports import Page
 from deltadatabase.model import Command, ListedEntity, Op, Result
 from deltadatabase.storage.paths import listing_order
 
-_SHARE_LEAST: Final = 16
+_SHARE_LEAST: Final = 4
 
 
 class Listings:

@@ -215,7 +215,8 @@ def _raw_route(path: str) -> str:
     if path.startswith(entity.PREFIX):
         return ENTITY_ROUTE
     if path.startswith(resources.PREFIX):
-        return RESOURCE_ROUTE if path.find("/", len(resources.PREFIX)) > 0 else LIST_ROUTE
+        has_key = 0 < path.find("/", len(resources.PREFIX)) < len(path) - 1
+        return RESOURCE_ROUTE if has_key else LIST_ROUTE
     return next((route for prefix, route in _RAW_ROUTES.items() if path.startswith(prefix)), "")
 
 

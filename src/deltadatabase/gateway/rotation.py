@@ -221,6 +221,7 @@ class Rotation:
         self._trouble = ""
         self._saved_s = float("-inf")
         self._steering = asyncio.Lock()
+        self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._counting: asyncio.Task[None] | None = None
 
@@ -491,11 +492,16 @@ class Rotation:
 
     async def _save(self, progress: Progress) -> None:
         self._progress = progress
-        try:
-            await asyncio.to_thread(self._folder.write, FILE, msgspec.json.encode(progress))
-        except OSError:
-            raise Unavailable("the state directory cannot be written", code="state_unavailable") from None
-        self._saved_s = self._clock.monotonic_s()
+        # A thread that writes goes on when its task is cancelled; nobody else may write meanwhile.
+        await asyncio.shield(asyncio.ensure_future(self._write()))
+
+    async def _write(self) -> None:
+        async with self._writing:
+            try:
+                await asyncio.to_thread(self._folder.write, FILE, msgspec.json.encode(self._progress))
+            except OSError:
+                raise Unavailable("the state directory cannot be written", code="state_unavailable") from None
+            self._saved_s = self._clock.monotonic_s()
 
 
 def _parse(data: bytes | None) -> Progress:

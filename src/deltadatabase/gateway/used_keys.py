@@ -115,6 +115,7 @@ class UsedKeys:
             connection.executemany(
                 "INSERT OR REPLACE INTO uses (name, write_id, begun_ms, seen) VALUES (?, ?, ?, ?)", rows
             )
+            self._rows += len(rows)  # A replaced row counts twice until the next look.
             self._until_sweep -= len(rows)
             if self._until_sweep <= 0:
                 self._sweep(connection, now_ms)
@@ -130,7 +131,8 @@ class UsedKeys:
     def forget(self, names: Iterable[bytes]) -> None:
         """Free names whose writes were certainly not applied. Raises Unavailable, StoreFull."""
         with self._transaction() as connection:
-            connection.executemany("DELETE FROM uses WHERE name = ?", [(name,) for name in names])
+            rows = [(name,) for name in names]
+            self._rows -= connection.executemany("DELETE FROM uses WHERE name = ?", rows).rowcount
 
     def close(self) -> None:
         """Give the file free."""
@@ -138,17 +140,20 @@ class UsedKeys:
 
     def _sweep(self, connection: sqlite3.Connection, now_ms: int) -> None:
         self._until_sweep = _SWEEP_EVERY
-        connection.execute(
+        self._rows -= connection.execute(
             "DELETE FROM uses WHERE name IN "
             "(SELECT name FROM uses WHERE begun_ms < ? ORDER BY begun_ms LIMIT ?)",
             (now_ms - self._kept_ms, _SWEPT_MAX),
-        )
+        ).rowcount
+        if self._rows <= self._rows_max:
+            return
+        # Counting takes milliseconds: some more are removed, so that it is not soon done again.
         self._rows = connection.execute("SELECT count(*) FROM uses").fetchone()[0]
         if self._rows > self._rows_max:
-            connection.execute(
+            self._rows -= connection.execute(
                 "DELETE FROM uses WHERE name IN (SELECT name FROM uses ORDER BY begun_ms LIMIT ?)",
-                (self._rows - self._rows_max,),
-            )
+                (self._rows - self._rows_max + self._rows_max // 1000,),
+            ).rowcount
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -15,19 +15,16 @@ import msgspec
 from deltadatabase.clock import Clock
 from deltadatabase.errors import (
     AlreadyExists,
-    Conflict,
     DeltaError,
     NotFound,
     NotOwner,
     OutcomeUnknown,
     Overloaded,
-    PreconditionRequired,
     Unavailable,
     VersionMismatch,
 )
 from deltadatabase.limits import (
     COMMIT_ATTEMPTS_MAX,
-    DOCUMENT_BYTES_MAX_DEFAULT,
     ENTITY_WAITERS_MAX,
     PLANNING_S_MAX,
     RECENT_WRITES_MAX,
@@ -35,13 +32,12 @@ from deltadatabase.limits import (
     TOMBSTONE_AGE_S,
 )
 from deltadatabase.model import Command, Header, Op, Result
-from deltadatabase.schema.patch import Patch, parse_patch
 from deltadatabase.storage.base import Store, When
 from deltadatabase.storage.paths import entity_path
 from deltadatabase.worker.cache import Cache, Entry, Name
+from deltadatabase.worker.checking import Checks
 from deltadatabase.worker.counts import Counts
 from deltadatabase.worker.engine import (
-    Change,
     Plan,
     applied_version,
     check_owner,
@@ -50,7 +46,7 @@ from deltadatabase.worker.engine import (
     oldest_known,
 )
 from deltadatabase.worker.locks import EntityLocks
-from deltadatabase.worker.ports import CheckedSchema, Lease, Schemas, Sealer, Sidecar, StoredNames
+from deltadatabase.worker.ports import Lease, Schemas, Sealer, Sidecar, StoredNames
 from deltadatabase.worker.tombstones import Tombstones
 from deltadatabase.worker.writes import Attempt, PendingWrite, WriteQueue
 
@@ -89,7 +85,7 @@ class Committer:
     ) -> None:
         self._store = store
         self._sealer = sealer
-        self._schemas = schemas
+        self._checks = Checks(schemas, clock)
         self._cache = cache
         self._clock = clock
         self._lease = lease
@@ -128,7 +124,7 @@ class Committer:
         if command.op is Op.GET:
             return await self._get(command)
         if command.op is Op.VALIDATE:
-            return await self._validate(command)
+            return await self._checks.document(command)
         if command.op is Op.RESOLVE:
             return await self._resolve(command)
         if command.op in (Op.KEY_OF, Op.RESEAL):
@@ -136,14 +132,12 @@ class Committer:
         validated = Result()
         change = None
         if command.op is Op.PUT and not command.validated:
-            validated = await self._validate(command)
+            validated = await self._checks.document(command)
         elif command.op is Op.PATCH:
-            patch = parse_patch(command.document, command.number)
-            schema = await self._schema(command)
-            change = _change(command, patch, schema)
-            validated = Result(schema_hash=schema.hash)
+            change, schema_hash = await self._checks.patch(command)
+            validated = Result(schema_hash=schema_hash)
         elif command.op is Op.DELETE:
-            await self._check_delete(command)
+            await self._checks.delete(command)
         name = (command.schema_id, command.key)
         result = await self._writes.write(name, PendingWrite(command, self._clock.monotonic_s(), change))
         if validated.schema_hash or validated.validate_us:
@@ -169,34 +163,6 @@ class Committer:
             raise NotOwner("shard has a newer owner")
         if command.term > seen:
             self._seen_terms[command.shard] = command.term
-
-    async def _validate(self, command: Command) -> Result:
-        started = self._clock.monotonic_s()
-        schema = await self._schema(command)
-        if command.schema_hash and schema.hash != command.schema_hash:
-            raise Conflict("schema changed while documents were being checked", code="schema_changed")
-        schema.check(command.key, command.document)
-        return Result(schema_hash=schema.hash, validate_us=self._us_since(started))
-
-    async def _schema(self, command: Command) -> CheckedSchema:
-        """Give the schema in force, once it allows a write under this command's conditions."""
-        schema = self._schemas.cached(command.schema_id, command.revision)
-        if schema is None:
-            schema = await self._schemas.get(command.schema_id, command.revision)
-        if (
-            command.if_match is None
-            and command.if_none_match is None
-            and schema.demands_conditions(command.key)
-        ):
-            raise PreconditionRequired("its schema wants If-Match or If-None-Match with each write")
-        return schema
-
-    async def _check_delete(self, command: Command) -> None:
-        try:
-            await self._schema(command)
-        except Conflict:
-            # What is stored is no schema. It demands nothing, and whoever cleans up may go on.
-            return
 
     async def _get(self, command: Command) -> Result:
         name = (command.schema_id, command.key)
@@ -451,18 +417,6 @@ class Committer:
 
     def _us_since(self, started_s: float) -> int:
         return int((self._clock.monotonic_s() - started_s) * 1e6)
-
-
-def _change(command: Command, patch: Patch, schema: CheckedSchema) -> Change:
-    """Say what a PATCH does to a document: the patched one holds to all that a PUT holds to."""
-    bytes_max = command.document_bytes_max or DOCUMENT_BYTES_MAX_DEFAULT
-
-    def change(document: bytes) -> bytes:
-        patched = patch.apply(document, bytes_max)
-        schema.check(command.key, patched)
-        return patched
-
-    return change
 
 
 def _read_result(entry: Entry, command: Command, *, queue_us: int = 0, store_us: int = 0) -> Result:

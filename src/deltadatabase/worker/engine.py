@@ -5,7 +5,7 @@ The caller holds the entity's lock and performs what is decided (``commit.py``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 
@@ -104,8 +104,12 @@ class Plan:
         One write of it is not enough: a client may have sent that again, and another put may have
         brought it. It has to be there in the plan's version, with all that was merged with it.
         """
+        if header is None:
+            return False
+        known = {write.write_id: write.version for write in header.recent}
+        known[header.write_id] = header.version
         return all(
-            applied_version(header, outcome.header.write_id) == outcome.header.version
+            known.get(outcome.header.write_id) == outcome.header.version
             for outcome in self.outcomes
             if isinstance(outcome, Write)
         )
@@ -167,21 +171,22 @@ def check_repeat(header: Header | None, write_id: bytes) -> int:
         Unprocessable: another write came under the same Idempotency-Key: the ids of all writes
             under one begin alike, and no others do.
     """
-    if version := applied_version(header, write_id):
-        return version
-    if header is not None:
-        group = write_id[:WRITE_GROUP_BYTES]
-        if any(known.startswith(group) for known in _known_ids(header)):
-            raise Unprocessable(
-                "this Idempotency-Key was used for another request", code="idempotency_key_reused"
-            )
-    return 0
-
-
-def _known_ids(header: Header) -> Iterator[bytes]:
-    yield header.write_id
+    if header is None:
+        return 0
+    if header.write_id == write_id:
+        return header.version
+    group = write_id[:WRITE_GROUP_BYTES]
+    reused = header.write_id.startswith(group)
     for write in header.recent:
-        yield write.write_id
+        if write.write_id.startswith(group):
+            if write.write_id == write_id:
+                return write.version
+            reused = True
+    if reused:
+        raise Unprocessable(
+            "this Idempotency-Key was used for another request", code="idempotency_key_reused"
+        )
+    return 0
 
 
 def oldest_known(header: Header | None) -> int:

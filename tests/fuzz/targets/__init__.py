@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from fuzz.engine import Target
-from fuzz.targets import control, documents, http, options, patches, stored, wire
+from fuzz.targets import control, documents, http, options, patches, stored, transfers, wire
 
 Make = Callable[[Path], Target]
 """Makes a target that may keep files in an empty folder."""
@@ -20,6 +20,8 @@ TARGETS: Final[Mapping[str, Make]] = {
     "schema": documents.schema,
     "template": documents.template,
     "patch": patches.patches,
+    "import-lines": transfers.lines,
+    "batch": transfers.batches,
     "envelope-format": stored.envelope_format,
     "envelope": stored.envelope,
     "envelope-unsigned": stored.unsigned,

@@ -289,6 +289,7 @@ class FakeDatabase:
     ) -> Page:
         self._fail()
         self.pages += 1
+        await asyncio.sleep(0)
         begin = listing_order(after) if after else ""
         names = sorted(
             (escape_key(key) for schema, key in self.documents if schema == schema_id), key=listing_order

@@ -45,6 +45,8 @@ HOSTILE = [
     b'{"requests":[{"path":1}]}', b'{"requests":[{"path":"/a"}],"secret":1}', b"\xff", b"[" * 100_000,
     b'{"requests":[{"path":"/a","secret":1}]}', b'{"requests":[{"path":"/a","headers":{"accept":1}}]}',
     b'{"requests":[{"path":"/a","body":' + b"[" * 100_000,
+    b'{"requests":[{"path":"/a","headers":null}]}', b'{"requests":[{"path":null}]}',
+    b'{"requests":[],"defaults":null}',
     *(
         encoded({"path": path})
         for path in (

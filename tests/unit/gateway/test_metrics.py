@@ -6,7 +6,7 @@ from support.clocks import FakeClock
 from support.families import check_families
 
 from deltadatabase.gateway.asgi import Message, Receive, Scope, Send
-from deltadatabase.gateway.metrics import FAMILIES, RequestMeter, RotationMetrics, objects_left
+from deltadatabase.gateway.metrics import FAMILIES, RequestMeter, RotationMetrics, objects_left, route_of
 from deltadatabase.gateway.rotation import Count, Phase, Progress
 from unit.gateway.rest_fakes import FakeRotation
 
@@ -43,6 +43,20 @@ def test_the_samples_are_those_of_the_status() -> None:
         "deltadatabase_rotation_blocked",
         "deltadatabase_rotation_objects_damaged",
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/entity/notes", "/entity/{schema_id}"),
+        ("/entities/notes", "/entities/{schema_id}"),
+        ("/entities/notes/", "/entities/{schema_id}"),
+        ("/entities/notes/a/b", "/entities/{schema_id}/{key}"),
+        ("/elsewhere", "unmatched"),
+    ],
+)
+def test_routes_that_the_framework_does_not_know(path: str, route: str) -> None:
+    assert route_of({}, path) == route
 
 
 def test_names_and_helps_keep_the_conventions() -> None:
@@ -101,3 +115,18 @@ async def test_requests_are_counted_under_templates_and_known_methods_only() -> 
         value for name, labels, value, *_ in samples if name.endswith("_sum") and labels["method"] == "PUT"
     ]
     assert sorted(sums) == [0.0, 0.0, 0.25, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/import/chat", "/import/{schema_id}"),
+        ("/export/chat", "/export/{schema_id}"),
+        ("/entity/chat", "/entity/{schema_id}"),
+        ("/batch", "/batch"),
+        ("/imports", "unmatched"),
+    ],
+)
+def test_a_path_is_counted_under_its_template(path: str, route: str) -> None:
+    scope: Scope = {"path_template": "/batch"} if path == "/batch" else {}
+    assert route_of(scope, path) == route

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -71,6 +72,31 @@ async def test_a_walk_is_not_finished_with_another_primary_key_than_it_began_wit
     progress = await world.ended(rotation)
     needed = {key_id.hex() for key_id in world.objects.values()}
     assert not needed & set(progress.retired)
+
+
+async def test_a_write_that_goes_on_after_its_task_was_cancelled_meets_no_other(
+    world: AnyKeyWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at once use one temporary file: the later one failed, and a pause answered 503."""
+    real, running, most = world.folder.write, 0, 0
+
+    def slow(name: str, data: bytes) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.05)
+        real(name, data)
+        running -= 1
+
+    monkeypatch.setattr(world.folder, "write", slow)
+    world.trouble["k200"] = Unavailable("down")
+    await world.rotation.start()
+    await asyncio.sleep(0.02)  # The walk's own first write is under way.
+    await world.rotation.pause()
+    assert most == 1
+    saved = world.folder.read(FILE)
+    assert saved is not None
+    assert msgspec.json.decode(saved, type=Progress).paused
 
 
 async def test_two_starts_at_once_are_one_rotation_that_a_pause_ends(world: AnyKeyWorld) -> None:

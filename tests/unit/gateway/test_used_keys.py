@@ -47,6 +47,17 @@ def test_the_oldest_go_first():
     used.close()
 
 
+def test_freed_names_make_room():
+    used = UsedKeys(rows_max=100)
+    used.begin([(b"kept", Use(b"w" * 16, 0, 0))], 0)
+    for count in range(2000):
+        used.begin([(b"n", Use(b"w" * 16, 1, 0))], 1)
+        if count % 2:
+            used.forget([b"n"])
+    assert used.find(b"kept", 1) is not None
+    used.close()
+
+
 def test_it_outlives_a_process_that_is_killed(tmp_path):
     path = tmp_path / FILE
     used = UsedKeys(path)

@@ -398,3 +398,22 @@ def test_explaining_a_refusal_costs_little_memory_whatever_the_keyword(schema: d
 def test_a_text_of_any_size_is_refused_before_it_is_read() -> None:
     with pytest.raises(Invalid, match="too large"):
         compile_schema(b"[" * 50_000_000)
+
+
+@pytest.mark.parametrize(
+    ("schema", "demanded", "of_metadata"),
+    [
+        (b'{"x-require-if-match":true}', True, False),
+        (b'{"x-require-if-match":true,"x-validate-metadata":true}', True, True),
+        (b'{"$schema":"http://json-schema.org/draft-04/schema#","x-require-if-match":true}', True, False),
+        (b'{"x-require-if-match":1}', False, False),
+        (b'{"x-require-if-match":"true"}', False, False),
+        (b'{"properties":{"x-require-if-match":true}}', False, False),
+        (b"true", False, False),
+    ],
+)
+def test_a_schema_may_demand_conditions(schema: bytes, demanded: bool, of_metadata: bool) -> None:
+    compiled = compile_schema(schema)
+    assert compiled.demands_conditions("key") is demanded
+    assert compiled.demands_conditions("_key") is of_metadata
+    assert not UNVALIDATED.demands_conditions("key")

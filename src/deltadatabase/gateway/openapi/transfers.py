@@ -63,7 +63,7 @@ TRANSFERS: Final = (
     Operation(
         "POST", "/import/{schema_id}", "Entities", "Import entities, one a line", "write", Imported,
         (400, 408, *DATA),
-        body=_LINE, body_type=NDJSON, body_example=_LINES_EXAMPLE,
+        body=_LINE, body_type=NDJSON, body_required=False, body_example=_LINES_EXAMPLE,
         query=(
             Query(
                 "skip_existing", "`true`: leave entities alone that exist, so that an import can go on.",

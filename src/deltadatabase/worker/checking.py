@@ -1,0 +1,74 @@
+"""What the schema in force says of a write, before it waits for its turn."""
+
+from __future__ import annotations
+
+from deltadatabase.clock import Clock
+from deltadatabase.errors import Conflict, PreconditionRequired
+from deltadatabase.limits import DOCUMENT_BYTES_MAX_DEFAULT
+from deltadatabase.model import Command, Result
+from deltadatabase.schema.patch import parse_patch
+from deltadatabase.worker.engine import Change
+from deltadatabase.worker.ports import CheckedSchema, Schemas
+
+
+class Checks:
+    """Holds writes against their schemas. Fetches a schema that this worker does not have."""
+
+    def __init__(self, schemas: Schemas, clock: Clock) -> None:
+        self._schemas = schemas
+        self._clock = clock
+
+    async def document(self, command: Command) -> Result:
+        """Check the document of a PUT or VALIDATE: ``schema_hash`` and ``validate_us``.
+
+        Raises:
+            Invalid: the schema refuses it.
+            PreconditionRequired: the schema wants conditions.
+            Conflict: ``schema_changed``, ``template_invalid``.
+        """
+        started = self._clock.monotonic_s()
+        schema = await self._schema(command)
+        if command.schema_hash and schema.hash != command.schema_hash:
+            raise Conflict("schema changed while documents were being checked", code="schema_changed")
+        schema.check(command.key, command.document)
+        spent_us = int((self._clock.monotonic_s() - started) * 1e6)
+        return Result(schema_hash=schema.hash, validate_us=spent_us)
+
+    async def patch(self, command: Command) -> tuple[Change, str]:
+        """Read a PATCH: what it does to a document, and the hash of the schema that its result holds to.
+
+        Raises:
+            Invalid: ``bad_patch``.
+            DeltaError: as ``document``.
+        """
+        patch = parse_patch(command.document, command.number)
+        schema = await self._schema(command)
+        bytes_max = command.document_bytes_max or DOCUMENT_BYTES_MAX_DEFAULT
+
+        def change(document: bytes) -> bytes:
+            patched = patch.apply(document, bytes_max)
+            schema.check(command.key, patched)
+            return patched
+
+        return change, schema.hash
+
+    async def delete(self, command: Command) -> None:
+        """Check a DELETE.
+
+        Raises:
+            PreconditionRequired: the schema wants conditions.
+        """
+        try:
+            await self._schema(command)
+        except Conflict:
+            # What is stored is no schema. It demands nothing, and whoever cleans up may go on.
+            return
+
+    async def _schema(self, command: Command) -> CheckedSchema:
+        schema = self._schemas.cached(command.schema_id, command.revision)
+        if schema is None:
+            schema = await self._schemas.get(command.schema_id, command.revision)
+        conditional = command.if_match is not None or command.if_none_match is not None
+        if not conditional and schema.demands_conditions(command.key):
+            raise PreconditionRequired("its schema wants If-Match or If-None-Match with each write")
+        return schema
