@@ -33,6 +33,24 @@ PATCH_WORK_TIMES_MAX: Final = 8
 SCHEMAS_COMPILED_MAX: Final = 256
 SCHEMA_REVISIONS_MAX: Final = 65_536
 
+# Schemas that are tried, and scans by them
+SCHEMA_TRIALS_MAX: Final = 2
+"""Child processes at once that only check a schema."""
+SCHEMA_TRIALS_WAITING_MAX: Final = 16
+SCHEMA_TRIAL_BYTES_MAX: Final = 1024 * MIB
+"""Address space of each such process."""
+SCANS_MAX: Final = 2
+SCAN_BATCH_MAX: Final = 64
+SCAN_BATCH_BYTES_MAX: Final = 4 * MIB
+SCAN_READS_MAX: Final = 16
+SCAN_LISTED_MAX: Final = 1000
+
+# Stored schemas in the description of the API
+DESCRIBED_SCHEMAS_MAX: Final = 200
+DESCRIBED_SCHEMAS_BYTES_MAX: Final = 1 * MIB
+DESCRIBED_READS_MAX: Final = 16
+DESCRIBED_AT_ONCE_MAX: Final = 2
+
 # Envelope
 RECENT_WRITES_MAX: Final = 16
 WRITE_ID_BYTES: Final = 16

@@ -26,6 +26,7 @@ from deltadatabase.gateway.ports import Cluster, Entities, Listing, Rotations, S
 from deltadatabase.gateway.routes import admin, batch, documentation, health, keys, logs, schemas, session
 from deltadatabase.gateway.routes import rotation as rotation_routes
 from deltadatabase.gateway.routes.access import NO_STORE
+from deltadatabase.gateway.scan import Scans
 from deltadatabase.gateway.used_keys import UsedKeys
 from deltadatabase.settings import Network
 from deltadatabase.telemetry.audit import Audit
@@ -97,6 +98,7 @@ def create_app(
                     listing,
                     accounts,
                     events,
+                    scans=Scans(listing, entity_port),
                     body_bytes_max=body_bytes_max,
                     public=options.public_schemas,
                 ),
@@ -104,7 +106,9 @@ def create_app(
                 *rotation_routes.handlers(rotation, accounts, events),
                 *logs.handlers(accounts, events),
                 *batch.handlers(batches, accounts),
-                *documentation.handlers(options.version, public_schemas=options.public_schemas),
+                *documentation.handlers(
+                    options.version, schema_port, accounts, public_schemas=options.public_schemas
+                ),
             ]
         ),
         {

@@ -34,6 +34,7 @@ from deltadatabase.telemetry.logging import get_logger
 _log = get_logger(__name__)
 
 _EXCHANGE: Final = "deltadatabase.exchange"
+_STREAM: Final = "deltadatabase.stream"
 _INSTANCE_ID_BYTES: Final = 4
 _ROUTABLE: Final = frozenset({"GET", "PUT", "POST", "DELETE", "PATCH"})
 _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
@@ -77,6 +78,11 @@ def exchange_of(scope: object) -> Exchange:
     return exchange
 
 
+def answer_by_stream(scope: object, answer: StreamedAnswer) -> None:
+    """Send ``answer`` in place of what the framework's handler returns: its own streams end otherwise."""
+    scope[_STREAM] = answer  # type: ignore[index]
+
+
 class Edge:
     """Wraps the application.
 
@@ -118,10 +124,12 @@ class Edge:
         try:
             exchange = self._open(scope, receive, reply)
             handler = self._handlers.get(first_segment(exchange.head.path))
-            if handler is None:
-                await self._delegate(scope, receive, reply, exchange)
+            if handler is not None:
+                answer: Answer | StreamedAnswer = await handler(exchange)
+            elif (streamed := await self._delegate(scope, receive, reply, exchange)) is not None:
+                answer = streamed
+            else:
                 return
-            answer = await handler(exchange)
         except DeltaError as exc:
             if isinstance(exc, Internal):
                 _log.error("internal error", error=exc, request_id=reply.request_id)
@@ -186,12 +194,21 @@ class Edge:
             check_local(head.fields)
         return Exchange(head, body, reply.request_id)
 
-    async def _delegate(self, scope: Scope, receive: Receive, reply: _Reply, exchange: Exchange) -> None:
+    async def _delegate(
+        self, scope: Scope, receive: Receive, reply: _Reply, exchange: Exchange
+    ) -> StreamedAnswer | None:
+        """Let the framework answer; what it leaves to be sent, if anything."""
         method = "GET" if exchange.head.method == "HEAD" else exchange.head.method
         scope["method"] = method if method in _ROUTABLE else _NO_METHOD
         scope["path"] = exchange.head.path
         scope[_EXCHANGE] = exchange
-        await self._app(scope, receive, reply.forward)
+
+        async def forward(message: Message) -> None:
+            if _STREAM not in scope:
+                await reply.forward(message)
+
+        await self._app(scope, receive, forward)
+        return scope.get(_STREAM)
 
 
 class _Reply:

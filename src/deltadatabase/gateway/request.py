@@ -166,6 +166,22 @@ def query_values(query: bytes, name: str) -> list[str]:
     return values
 
 
+def flag(query: bytes, name: str) -> bool:
+    """The form parameter ``name``, ``true`` or ``false``; False without it. Raises Invalid: ``bad_query``."""
+    values = query_values(query, name)
+    if values not in ([], ["true"], ["false"]):
+        raise Invalid(f"the query parameter '{name}' is 'true' or 'false', once", code="bad_query")
+    return values == ["true"]
+
+
+def flags(query: bytes, *names: str) -> list[bool]:
+    """The same of several, where no other parameter may stand: a misspelt one must not go unnoticed."""
+    for part in filter(None, query.split(b"&")):
+        if part.partition(b"=")[0].decode("latin-1") not in names:
+            raise Invalid(f"the query parameters here are {', '.join(names)}", code="bad_query")
+    return [flag(query, name) for name in names]
+
+
 def etags(value: bytes | None) -> tuple[str, ...] | None:
     """ETags listed in an If-None-Match header, weakness ignored; ``("*",)``; None without any."""
     if value is None:

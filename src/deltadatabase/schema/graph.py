@@ -119,12 +119,15 @@ class Node:
 class SchemaGraph(NamedTuple):
     """A schema's nodes, the root first, and where in the decoded schema each object among them stands.
 
-    ``index_of`` names the schema's own objects by identity: it holds while the schema lives.
+    ``index_of`` names the schema's own objects by identity: it holds while the schema lives. ``targets``
+    has the schema that a reference leads to, by the identity of what holds it and the keyword; those
+    that are chosen while validating are not there.
     """
 
     draft: Draft
     nodes: list[Node]
     index_of: dict[int, int]
+    targets: dict[tuple[int, str], object]
 
 
 def draft_of(schema: object) -> Draft:
@@ -164,6 +167,8 @@ class _Reader:
         self._draft = draft
         self._id_keyword = "id" if draft is Draft.DRAFT4 else "$id"
         self._nodes: list[Node] = []
+        self._schemas: list[object] = []
+        self._targets_of: dict[tuple[int, str], object] = {}
         self._index_of: dict[int, int] = {}
         self._resources: dict[str, object] = {}
         self._anchors: dict[tuple[str, str], int] = {}
@@ -182,9 +187,12 @@ class _Reader:
         self._named_allowed = False
         while self._references:
             index, keyword, reference, base = self._references.pop()
-            self._nodes[index].references += self._targets(keyword, reference, base)
+            targets = self._targets(keyword, reference, base)
+            self._nodes[index].references += targets
+            if len(targets) == 1:
+                self._targets_of[id(self._schemas[index]), keyword] = self._schemas[targets[0]]
             self._walk()
-        return SchemaGraph(self._draft, self._nodes, self._index_of)
+        return SchemaGraph(self._draft, self._nodes, self._index_of, self._targets_of)
 
     def _add(self, value: object, base: str) -> int:
         """Give a schema's index, queueing it when it is new."""
@@ -194,6 +202,7 @@ class _Reader:
         if index >= limits.SCHEMA_NODES_MAX:
             raise refusal(f"the schema has too many subschemas max={limits.SCHEMA_NODES_MAX}")
         self._nodes.append(Node())
+        self._schemas.append(value)
         if isinstance(value, dict):
             self._index_of[id(value)] = index
             self._pending.append((index, value, base))

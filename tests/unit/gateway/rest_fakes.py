@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -305,13 +306,14 @@ class FakeDatabase:
         self._fail()
         if schema_id not in self.schemas:
             raise NotFound("there is no such schema")
-        return Result(document=self.schemas[schema_id])
+        document = self.schemas[schema_id]
+        return Result(document=document, schema_hash=hashlib.sha256(document).hexdigest())
 
     async def schema_put(self, schema_id: str, document: bytes) -> Result:
         self._fail()
         check_document(document)
         self.schemas[schema_id] = document
-        return Result()
+        return Result(schema_hash=hashlib.sha256(document).hexdigest())
 
     async def schema_delete(self, schema_id: str) -> Result:
         self._fail()

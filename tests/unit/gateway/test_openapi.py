@@ -21,6 +21,7 @@ from deltadatabase.gateway.routes import (
     schemas,
     session,
 )
+from deltadatabase.gateway.scan import Scans
 from unit.gateway.rest_fakes import Client, FakeDatabase
 
 UNDESCRIBED = {("GET", "/"), ("GET", "/docs")}
@@ -32,12 +33,20 @@ def routed(database: FakeDatabase, accounts: Accounts) -> set[tuple[str, str]]:
         *health.handlers(database, "1"),
         *session.handlers(accounts, events),
         *keys.handlers(accounts, events),
-        *schemas.handlers(database, database, accounts, events, body_bytes_max=1, public=False),
+        *schemas.handlers(
+            database,
+            database,
+            accounts,
+            events,
+            scans=object.__new__(Scans),
+            body_bytes_max=1,
+            public=False,
+        ),
         *admin.handlers(database, accounts),
         *logs.handlers(accounts, events),
         *batch.handlers(Batches(), accounts),
         *rotation.handlers(database.rotation, accounts, events),
-        *documentation.handlers("1", public_schemas=False),
+        *documentation.handlers("1", database, accounts, public_schemas=False),
     ]
     found = {(method, PREFIX + "{schema_id}") for method in METHODS if method != "HEAD"}
     found |= {(method, RESOURCE_ROUTE) for method in resources.METHODS if method != "HEAD"}
@@ -72,7 +81,8 @@ def test_credentials_are_asked_for_where_a_right_is_needed() -> None:
         described = document("1")["paths"][operation.path][operation.method.lower()]
         assert (described.get("security") == []) == (operation.permission is None)
         assert ("401" in described["responses"]) or operation.permission is None
-        assert ("403" in described["responses"]) == (operation.permission not in (None, "any"))
+        needs_a_right = operation.permission not in (None, "any") or 403 in operation.errors
+        assert ("403" in described["responses"]) == needs_a_right
 
 
 def test_public_schemas_are_described_as_open() -> None:

@@ -81,12 +81,11 @@ def document(version: str, *, public_schemas: bool = False) -> _Json:
 
 def _shapes() -> list[Any]:
     """Every type that a body of some operation has."""
-    bodies = [
-        body
-        for row in OPERATIONS
-        for body in (row.body, row.answer, *(form.shape for form in (*row.bodies, *row.answers)))
-    ]
-    return [shape for shape in bodies if shape is not None and not isinstance(shape, dict)]
+    shapes: list[Any] = []
+    for row in OPERATIONS:
+        for shape in (row.body, row.answer, *(form.shape for form in (*row.bodies, *row.answers))):
+            shapes += shape if isinstance(shape, tuple) else [shape]
+    return [shape for shape in shapes if shape is not None and not isinstance(shape, dict)]
 
 
 def _for_readers(docstring: str) -> str:
@@ -153,13 +152,19 @@ def _content(bodies: tuple[Body, ...]) -> _Json:
 
 
 def _media(shape: Any, example: Any) -> _Json:
-    schema = shape
-    if not isinstance(shape, dict):
-        (schema,), _ = msgspec.json.schema_components([shape], ref_template=_REF)
-    content: _Json = {"schema": schema}
+    content: _Json = {"schema": _schema(shape)}
     if example is not None:
         content["example"] = example
     return content
+
+
+def _schema(shape: Any) -> _Json:
+    if isinstance(shape, tuple):
+        return {"anyOf": [_schema(one) for one in shape]}
+    if isinstance(shape, dict):
+        return shape
+    (schema,), _ = msgspec.json.schema_components([shape], ref_template=_REF)
+    return schema
 
 
 _MEANING: Final = {
@@ -174,7 +179,7 @@ _MEANING: Final = {
     413: "Larger than the limit.",
     415: "The body's content type is not served here.",
     422: "`idempotency_key_reused`: the Idempotency-Key was used for another request on this entity.",
-    428: "The schema wants a condition: send If-Match, or If-None-Match: *.",
+    428: "The schema wants a condition with every write: send If-Match or If-None-Match.",
     429: "Too many failed logins, or more requests than the key may make; see Retry-After.",
     431: "The headers are larger than the limit.",
     500: "`integrity`: the stored object is damaged or was tampered with.",

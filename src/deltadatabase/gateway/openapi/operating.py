@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from deltadatabase.gateway.openapi.operation import ANY_JSON, OK, Operation
+from deltadatabase.gateway.openapi.operation import ANY_JSON, DATA, OK, Operation, Query
 from deltadatabase.gateway.rotation import RotationStatus
 from deltadatabase.gateway.routes.access import Status
 from deltadatabase.gateway.routes.admin import Store, Worker
@@ -58,5 +58,19 @@ OPERATING: Final = (
         "GET", "/readyz", "Operation", "Readiness: workers joined, store probed", None, Ready, (503,),
         note="A 503 names the first failed check in 'error' and shows all of them in 'checks'.",
     ),
-    Operation("GET", "/openapi.json", "Operation", "This description", None, ANY_JSON),
+    Operation(
+        "GET", "/openapi.json", "Operation", "This description", None, ANY_JSON, (400, 401, 403, 429, *DATA),
+        query=(
+            Query(
+                "schemas", "With true: the stored schemas that you may read, too.",
+                schema={"enum": ["true", "false"]},
+            ),
+        ),
+        note=(
+            "With schemas=true each stored schema is a component, in the words of JSON Schema 2020-12, and "
+            "the paths of its entities refer to it. That needs the permission read, unless schemas are "
+            "public. At most 200 schemas of 1 MiB together are described; 'x-schemas-left-out' among the "
+            "info counts the others."
+        ),
+    ),
 )  # fmt: skip

@@ -47,7 +47,7 @@ class Body(NamedTuple):
     """One form that a request or an answer may have.
 
     Attributes:
-        shape: type or JSON Schema; of a stream: of one of its lines or events.
+        shape: type, JSON Schema, or several types of which it is one; of a stream: of a line or event.
         example: a value that works; a text for what is no JSON.
         media_type: its content type.
     """
@@ -65,10 +65,10 @@ class Operation(NamedTuple):
         tag: group in the documentation.
         summary: one line.
         permission: right needed; ``any`` for any valid key, None for none.
-        answer: type or JSON Schema of the success body; None: there is no body.
+        answer: shape of the success body, as of ``Body``; None: there is no body.
         errors: statuses of failures beyond 500, the request's own form and its credentials.
         status: of success.
-        body: type or JSON Schema of the request body.
+        body: shape of the request body, as of ``Body``.
         body_required: whether a request without one is malformed.
         body_example, answer_example: values that work; a text for what is no JSON.
         query: the query parameters; a plain tuple gives name, description and whether it is required.

@@ -16,7 +16,7 @@ PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     },
     "key": {
         "description": "The entity's key, percent-encoded: any text of 1 to 240 bytes, with '/' as %2F.",
-        "schema": {"type": "string", "minLength": 1},
+        "schema": {"type": "string", "minLength": 1, "maxLength": 240},
         "example": CHAT_KEY,
     },
     "key_id": {"schema": {"type": "string", "minLength": 1}, "example": "a1b2c3d4e5f6a7b8"},
@@ -49,7 +49,7 @@ REQUEST_HEADERS: Final[dict[str, dict[str, Any]]] = {
             "outcome, with the header `Idempotent-Replayed: true`; with another request for the same "
             "entity: 422."
         ),
-        "schema": {"type": "string", "minLength": 1},
+        "schema": {"type": "string"},
     },
     "Last-Event-ID": {
         "description": "Id of the last event that arrived; goes before `since`.",
@@ -61,6 +61,10 @@ ANSWER_HEADERS: Final[dict[str, dict[str, Any]]] = {
     "ETag": {"description": "Strong; never repeats.", "schema": {"type": "string"}},
     "Last-Modified": {"description": "When it was written.", "schema": {"type": "string"}},
     "Location": {"description": "Path of what was made.", "schema": {"type": "string"}},
+    "Idempotent-Replayed": {
+        "description": "`true`: the write had been applied before.",
+        "schema": {"type": "string"},
+    },
     "Link": {"description": 'The next page, as rel="next".', "schema": {"type": "string"}},
 }
 

@@ -32,7 +32,8 @@ RESOURCES: Final = (
     Operation(
         "PUT", _PATH, "Entities", "Write an entity as a resource", "write", Stored,
         (400, 408, 409, 412, 413, 415, 422, 428, *DATA, 507),
-        also=(201, 204), headers=_WRITE_HEADERS, answer_headers=_VALIDATORS,
+        also=(201, 204), headers=_WRITE_HEADERS,
+        answer_headers=(*_VALIDATORS, "Location", "Idempotent-Replayed"),
         body=ANY_JSON, body_example=CHAT,
         answer_example={"status": "ok", "version": 2, "etag": '"2-5f0c2a9b"'},
         note=(
@@ -45,7 +46,7 @@ RESOURCES: Final = (
     Operation(
         "PATCH", _PATH, "Entities", "Change an entity", "write", ANY_JSON,
         (400, 404, 408, 409, 412, 413, 415, 422, 428, *DATA, 507),
-        also=(204,), headers=_WRITE_HEADERS, answer_headers=_VALIDATORS,
+        also=(204,), headers=_WRITE_HEADERS, answer_headers=(*_VALIDATORS, "Idempotent-Replayed"),
         body={"type": "object"}, body_type="application/merge-patch+json", body_example={"archived": True},
         bodies=(
             Body(
@@ -65,6 +66,7 @@ RESOURCES: Final = (
     Operation(
         "DELETE", _PATH, "Entities", "Delete an entity as a resource", "write", None,
         (400, 404, 409, 412, 422, 428, *DATA, 507), status=204, headers=(*CONDITIONS, *KEYED),
+        answer_headers=("Idempotent-Replayed",),
         note="404 for an absent one, unlike DELETE /entity.",
     ),
 )  # fmt: skip

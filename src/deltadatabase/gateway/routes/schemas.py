@@ -3,22 +3,52 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from typing import Final
 
+import msgspec
 from litestar import Response, delete, get, post, put
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from deltadatabase.auth.accounts import Accounts
-from deltadatabase.auth.policy import Permission, reaches
+from deltadatabase.auth.policy import Permission, reaches, require
 from deltadatabase.errors import Invalid
+from deltadatabase.gateway.asgi import StreamedAnswer
 from deltadatabase.gateway.auditing import RequestAudit, telling
 from deltadatabase.gateway.counting import SchemaCount, counted
-from deltadatabase.gateway.edge import exchange_of
+from deltadatabase.gateway.edge import answer_by_stream, exchange_of
 from deltadatabase.gateway.ports import Listing, Schemas
-from deltadatabase.gateway.request import query_values
-from deltadatabase.gateway.routes.access import AuthorizedRequest, Guard, Status, authorized_body, guard
+from deltadatabase.gateway.request import etags, flag, flags
+from deltadatabase.gateway.routes.access import (
+    NO_STORE,
+    AuthorizedRequest,
+    Guard,
+    Status,
+    authorized_body,
+    guard,
+)
+from deltadatabase.gateway.scan import Scans
+from deltadatabase.gateway.schema_trial import SchemaTrials
 from deltadatabase.storage.paths import check_schema_id
 from deltadatabase.telemetry.audit import Action
+
+
+class SchemaStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a schema.
+
+    Attributes:
+        status: ``ok``.
+        schema_id: whose.
+        version: hex SHA-256 of its bytes.
+        enforced: it holds, on every worker, for each write that begins from now on.
+        dry_run: it was only checked.
+    """
+
+    status: str
+    schema_id: str
+    version: str
+    enforced: bool
+    dry_run: bool = False
 
 
 def handlers(
@@ -27,6 +57,7 @@ def handlers(
     accounts: Accounts,
     events: RequestAudit,
     *,
+    scans: Scans,
     body_bytes_max: int,
     public: bool,
 ) -> list[HTTPRouteHandler]:
@@ -37,26 +68,49 @@ def handlers(
         listing: where entities are counted.
         accounts: who may do what.
         events: hears of changes.
+        scans: hold stored entities against a schema.
         body_bytes_max: limit of a schema's size.
         public: anybody may read and list schemas.
     """
     write = [guard(accounts, Permission.WRITE)]
     read = [guard(accounts, Permission.READ)]
     read_unless_public: list[Guard] = [] if public else read
+    trials = SchemaTrials()
 
     @put("/schema/{schema_id:str}", guards=write)
-    async def put_schema(request: AuthorizedRequest, schema_id: FromPath[str]) -> Status:
+    async def put_schema(request: AuthorizedRequest, schema_id: FromPath[str]) -> SchemaStatus:
         return await store(request, schema_id)
 
     @post("/schemas/{schema_id:str}", status_code=200, guards=write)
-    async def post_schema(request: AuthorizedRequest, schema_id: FromPath[str]) -> Status:
+    async def post_schema(request: AuthorizedRequest, schema_id: FromPath[str]) -> SchemaStatus:
         return await store(request, schema_id)
 
-    async def store(request: AuthorizedRequest, schema_id: str) -> Status:
+    async def store(request: AuthorizedRequest, schema_id: str) -> SchemaStatus:
+        dry_run, with_scan = _wishes(exchange_of(request.scope).head.query)
+        if with_scan:
+            require(request.user, Permission.READ, schema_id)
         document = await authorized_body(request, accounts, body_bytes_max)
+        if dry_run:
+            version = await trials.version_of(document)
+            if with_scan:
+                scan(request, schema_id, document)
+            return SchemaStatus(
+                status="ok", schema_id=schema_id, version=version, enforced=False, dry_run=True
+            )
         with told(Action.SCHEMA_PUT, request, schema_id):
-            await schemas.schema_put(schema_id, document)
-        return Status()
+            result = await schemas.schema_put(schema_id, document)
+        return SchemaStatus(status="ok", schema_id=schema_id, version=result.schema_hash, enforced=True)
+
+    def scan(request: AuthorizedRequest, schema_id: str, document: bytes) -> None:
+        authorization = exchange_of(request.scope).head.authorization
+
+        def may_go_on() -> None:
+            principal = accounts.confirm(authorization)
+            require(principal, Permission.READ, schema_id)
+            require(principal, Permission.WRITE, schema_id)
+
+        lines = scans.begin(schema_id, document, may_go_on)
+        answer_by_stream(request.scope, StreamedAnswer(200, list(_NDJSON), lines))
 
     def told(action: Action, request: AuthorizedRequest, schema_id: str) -> AbstractContextManager[None]:
         return telling(
@@ -64,9 +118,14 @@ def handlers(
         )
 
     @get("/schema/{schema_id:str}", guards=read_unless_public)
-    async def get_schema(schema_id: FromPath[str]) -> Response[bytes]:
+    async def get_schema(request: AuthorizedRequest, schema_id: FromPath[str]) -> Response[bytes]:
         result = await schemas.schema_get(check_schema_id(schema_id))
-        return Response(result.document, media_type="application/json")
+        etag = f'"{result.schema_hash}"'
+        headers = {"etag": etag, "cache-control": "no-cache"}
+        known = etags(exchange_of(request.scope).head.fields.get(b"if-none-match")) or ()
+        if etag in known or "*" in known:
+            return Response(b"", status_code=304, headers=headers, media_type="application/json")
+        return Response(result.document, headers=headers, media_type="application/json")
 
     @delete("/schema/{schema_id:str}", status_code=200, guards=write)
     async def delete_schema(request: AuthorizedRequest, schema_id: FromPath[str]) -> Status:
@@ -80,7 +139,7 @@ def handlers(
 
     @get("/api/schemas", guards=read)
     async def list_namespaces(request: AuthorizedRequest) -> list[str] | list[SchemaCount]:
-        with_counts = _flag(request, "counts")
+        with_counts = flag(exchange_of(request.scope).head.query, "counts")
         names = visible(request, await schemas.namespaces())
         return await counted(listing, names, await schemas.schema_list()) if with_counts else names
 
@@ -92,11 +151,15 @@ def handlers(
     return [put_schema, post_schema, get_schema, delete_schema, list_schemas, list_namespaces]
 
 
-def _flag(request: AuthorizedRequest, name: str) -> bool:
-    """A query parameter that is ``true`` or ``false``; False without it. Raises Invalid."""
-    values = query_values(exchange_of(request.scope).head.query, name)
-    if values in ([], ["false"]):
-        return False
-    if values == ["true"]:
-        return True
-    raise Invalid(f"the query parameter '{name}' is 'true' or 'false'", code="bad_query")
+_NDJSON: Final = (
+    (b"content-type", b"application/x-ndjson"),
+    *((name.encode(), value.encode()) for name, value in NO_STORE.items()),
+)
+
+
+def _wishes(query: bytes) -> tuple[bool, bool]:
+    """Whether a PUT is a dry run, and one with a scan. Raises Invalid."""
+    dry_run, scan = flags(query, "dry_run", "scan")
+    if scan and not dry_run:
+        raise Invalid("a scan is part of a dry run: say dry_run=true, too", code="bad_query")
+    return dry_run, scan
