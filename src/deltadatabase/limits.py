@@ -181,9 +181,46 @@ PRESENCE_VALID_S: Final = 1200.0
 MERGED_WRITES_MAX: Final = 64
 PLANNING_S_MAX: Final = 0.005
 """After so long over the patches of one group, others in the worker get their turn."""
-TOMBSTONE_AGE_S: Final = 3600.0
+TOMBSTONE_AGE_S: Final = 7200.0
+"""For so long an owner keeps them: late puts have come by then, and the change feed tells of them."""
+TOMBSTONE_OFFLINE_AGE_S: Final = 3600.0
+"""The same for a scrub, before which there was no worker for as long and ``PRESENCE_VALID_S`` more."""
 TOMBSTONES_NOTED_MAX: Final = 65_536
 
+# Change feed
+CHANGES_KEPT_S: Final = 3600.0
+"""Positions in the feed are good for so long, also over a restart."""
+CHANGES_MARGIN_S: Final = 180.0
+"""A catch-up begins so much earlier: for differences of clocks, and for what was told of late."""
+CHANGES_SETTLE_S: Final = 90.0
+"""A put that was under way when the main worker began, or was lost, has landed by then if ever."""
+CHANGES_NOTED_MAX: Final = 100_000
+"""States remembered of all schemas together, about 0.5 KiB each."""
+CHANGES_SCHEMAS_MAX: Final = 4096
+"""Schemas that are followed at once."""
+CHANGES_UNSURE_MAX: Final = 10_000
+CHANGES_UNSURE_READS_MAX: Final = 16
+CHANGES_CHECKS_S: Final = (0.0, 5.0, 20.0, 60.0)
+"""When a write of unknown outcome is looked for, seconds after it was given up."""
+CATCH_UP_EXTRA_S: Final = 600.0
+"""A catch-up may end so much after the hour of the token that it began with."""
+CATCH_UP_SLICE_S: Final = 5.0
+CATCH_UPS_MAX: Final = 8
+FEEDS_MAX: Final = 1024
+FEEDS_OF_ONE_MAX: Final = 256
+FEED_PAGE_DEFAULT: Final = 100
+FEED_PAGE_MAX: Final = LIST_PAGE_MAX
+FEED_WAIT_DEFAULT_S: Final = 25
+FEED_WAIT_MAX_S: Final = 60
+FEED_HEARTBEAT_S: Final = 15.0
+FEED_RETRY_S: Final = 1.0
+FEED_GATHER_S: Final = 0.02
+"""Changes that follow each other so closely are sent together."""
+FEED_COST_S: Final = 0.0002
+"""Each open feed makes all gather for so much longer, so that many cannot take the whole processor."""
+FEED_BATCH_BYTES_MAX: Final = 8 * MIB
+FEED_READS_MAX: Final = 16
+FEED_TOKEN_BYTES_MAX: Final = 512
 # Listings
 LISTING_REQUESTS_MAX: Final = 8
 """List requests to the store for one page, after which it is given short."""
@@ -236,8 +273,17 @@ assert MOVE_HOLD_S * 1000 < REQUEST_TIMEOUT_MS
 assert STORE_TIMEOUT_S * 1000 < REQUEST_TIMEOUT_MS
 assert IMPORTS_MAX * IMPORT_IN_FLIGHT_MAX <= STREAM_IN_FLIGHT_MAX // 2, "imports leave room for others"
 assert COUNTING_TIME_S * 1000 < REQUEST_TIMEOUT_MS
-assert PRESENCE_INTERVAL_S + 3 * PRESENCE_RETRY_S < PRESENCE_VALID_S < TOMBSTONE_AGE_S
+assert (
+    PRESENCE_INTERVAL_S + 3 * PRESENCE_RETRY_S < PRESENCE_VALID_S < TOMBSTONE_OFFLINE_AGE_S <= TOMBSTONE_AGE_S
+)
 assert RECENT_WRITES_MAX < MERGED_WRITES_MAX <= 255, "a header counts recent writes in one byte"
 assert WRITE_GROUP_BYTES < WRITE_ID_BYTES
-assert 2 * IDEMPOTENCY_SURE_S <= TOMBSTONE_AGE_S, "no entity's history begins again meanwhile"
-assert TOMBSTONE_AGE_S > 60 * (REQUEST_TIMEOUT_MS / 1000 + STORE_TIMEOUT_S), "no late put outlives it"
+assert 2 * IDEMPOTENCY_SURE_S <= TOMBSTONE_OFFLINE_AGE_S, "no entity's history begins again meanwhile"
+assert TOMBSTONE_OFFLINE_AGE_S > 60 * (REQUEST_TIMEOUT_MS / 1000 + STORE_TIMEOUT_S), "no late put outlives it"
+assert CHANGES_CHECKS_S[-1] + REQUEST_TIMEOUT_MS / 1000 < CHANGES_SETTLE_S
+assert CLOCK_SKEW_MAX_S + CHANGES_CHECKS_S[-1] + 3 * REQUEST_TIMEOUT_MS / 1000 < CHANGES_MARGIN_S
+assert (
+    min(TOMBSTONE_AGE_S, TOMBSTONE_OFFLINE_AGE_S + PRESENCE_VALID_S)
+    > CHANGES_KEPT_S + CATCH_UP_EXTRA_S + 2 * CHANGES_MARGIN_S
+), "no delete is missed"
+assert FEED_HEARTBEAT_S > CATCH_UP_SLICE_S

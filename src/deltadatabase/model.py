@@ -83,7 +83,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             stored, and ``write_id`` names the reservation. Of PATCH, LIST and OBJECT_NAMES: see there.
         prefix: beginning of the stored names that a LIST wants.
         terms: of a LIST on a directory: for each shard its term if the worker owns it, else 0.
-        deleted: a LIST wants deleted entities, too, as far as they are remembered.
+        deleted: a LIST or GET wants deleted entities, too, as far as they are remembered; the answer
+            to such a GET has no ``etag``.
         document_bytes_max: of a PATCH: what the document may grow to; 0: the default.
         timeout_ms: time left for the answer.
         request_id: for logs.

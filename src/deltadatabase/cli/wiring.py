@@ -30,10 +30,11 @@ from deltadatabase.gateway.admission import Admissions
 from deltadatabase.gateway.app import GatewayOptions, create_app
 from deltadatabase.gateway.asgi import ASGIApp
 from deltadatabase.gateway.control import ControlPlane
+from deltadatabase.gateway.following import Following
 from deltadatabase.gateway.forwarding import Router
 from deltadatabase.gateway.keys import Keys
 from deltadatabase.gateway.members import Cluster, MemberLink
-from deltadatabase.gateway.metrics import GatewayMetrics, RotationMetrics
+from deltadatabase.gateway.metrics import FeedMetrics, GatewayMetrics, RotationMetrics
 from deltadatabase.gateway.process import ROUTE, ClientCalls, authorization_of
 from deltadatabase.gateway.rotation import Phase, Progress, Rotation
 from deltadatabase.gateway.server import RestServer
@@ -218,6 +219,14 @@ class MainWorker:
             clock=clock,
             on_event=self._rotation_step,
         )
+        self.following = Following(
+            self.router,
+            self.router,
+            lambda: self.cluster.database_id,
+            clock=clock,
+            random=system_random,
+        )
+        self.router.observer = self.following
         self.instance_id = system_random(8).hex()
         wanted = settings.metrics_addr is not None
         embedded = isinstance(settings, ServeSettings) and not settings.workers
@@ -234,6 +243,7 @@ class MainWorker:
                 program, self.audit.counts, (lambda: own.current().not_after_ms) if own is not None else None
             ),
             RotationMetrics(self.rotation),
+            FeedMetrics(self.following),
         ]
         return found + [one for one in (self.metrics, self.worker_metrics) if one is not None]
 
@@ -333,6 +343,7 @@ class MainWorker:
             clock=clock,
             random=system_random,
             audit=self.audit,
+            following=self.following,
             used_keys=self.used_keys,
             around=self._observed,
         )
@@ -341,6 +352,7 @@ class MainWorker:
             settings.rest_addr.host,
             settings.rest_addr.port,
             tls=self.certificates.current() if self.certificates else None,
+            on_stop=self.following.log.close,
         )
         if self.certificates is not None:
             self.certificates.on_change(server.renew)
@@ -433,6 +445,7 @@ async def _parts(
             try:
                 yield main
             finally:
+                await main.following.close()
                 await main.rotation.close()
                 watching.cancel()
                 noting.cancel()

@@ -14,12 +14,13 @@ from deltadatabase import errors, limits
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import DeltaError
-from deltadatabase.gateway import entity, exporting, importing, resources
+from deltadatabase.gateway import entity, exporting, feed, importing, resources
 from deltadatabase.gateway.addresses import ClientAddresses
 from deltadatabase.gateway.asgi import ASGIApp
 from deltadatabase.gateway.auditing import RequestAudit
 from deltadatabase.gateway.batching import Batches
-from deltadatabase.gateway.edge import Edge
+from deltadatabase.gateway.edge import Edge, Handler
+from deltadatabase.gateway.following import Following
 from deltadatabase.gateway.idempotency import IdempotentWrites
 from deltadatabase.gateway.listing import ListingHandler
 from deltadatabase.gateway.ports import Cluster, Entities, Listing, Rotations, Schemas
@@ -65,6 +66,7 @@ def create_app(
     random: Random,
     audit: Audit | None = None,
     used_keys: UsedKeys | None = None,
+    following: Following | None = None,
     around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> ASGIApp:
     """Build the ASGI application that serves every REST route.
@@ -81,11 +83,28 @@ def create_app(
         random: of names for requests and writes.
         audit: where events go; None: they are logged only.
         used_keys: idempotency keys that were used; None: they are known until the process ends.
+        following: where change feeds come from; None: there are none.
         around: what every request passes on its way in, those of a batch one by one, too.
     """
     idempotent = IdempotentWrites(entity_port, used_keys or UsedKeys(), clock=clock)
     body_bytes_max = options.body_bytes_max
     batches = Batches()
+    handlers: dict[str, Handler] = {
+        "entity": entity.EntityHandler(entity_port, accounts, idempotent, body_bytes_max),
+        "entities": resources.ResourceHandler(
+            entity_port,
+            accounts,
+            idempotent,
+            body_bytes_max,
+            ListingHandler(listing, entity_port, accounts),
+        ),
+        "export": exporting.ExportHandler(entity_port, listing, accounts, clock=clock),
+        "import": importing.ImportHandler(
+            entity_port, accounts, document_bytes_max=body_bytes_max, clock=clock, random=random
+        ),
+    }
+    if following is not None:
+        handlers["changes"] = feed.FeedHandler(following, accounts, clock=clock)
     events = RequestAudit(audit or Audit(clock), accounts, ClientAddresses(options.trusted_proxies))
     edge = Edge(
         _framework(
@@ -111,20 +130,7 @@ def create_app(
                 ),
             ]
         ),
-        {
-            "entity": entity.EntityHandler(entity_port, accounts, idempotent, body_bytes_max),
-            "entities": resources.ResourceHandler(
-                entity_port,
-                accounts,
-                idempotent,
-                body_bytes_max,
-                ListingHandler(listing, entity_port, accounts),
-            ),
-            "export": exporting.ExportHandler(entity_port, listing, accounts, clock=clock),
-            "import": importing.ImportHandler(
-                entity_port, accounts, document_bytes_max=body_bytes_max, clock=clock, random=random
-            ),
-        },
+        handlers,
         clock=clock,
         random=random,
         local_only=options.dev_mode,

@@ -20,10 +20,10 @@ from deltadatabase.telemetry.audit import Action, Audit, Outcome
 
 _LOGIN: Final = "/api/login"
 _ROUTES: Final = frozenset(
-    {"admin", "api", "batch", "entities", "entity", "export", "import", "schema", "schemas"}
+    {"admin", "api", "batch", "changes", "entities", "entity", "export", "import", "schema", "schemas"}
 )
 _ROUTE_CHARACTERS_MAX: Final = 40
-_OF_SCHEMAS: Final = frozenset({"entities", "entity", "export", "import", "schema", "schemas"})
+_OF_SCHEMAS: Final = frozenset({"changes", "entities", "entity", "export", "import", "schema", "schemas"})
 
 
 def refusal_of(error: DeltaError) -> tuple[Action, Outcome] | None:

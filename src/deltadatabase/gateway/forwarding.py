@@ -66,6 +66,22 @@ class Link(Protocol):
         ...
 
 
+class Observer(Protocol):
+    """Hears of every write that may have been applied (``following``). No method blocks or raises."""
+
+    def written(self, command: Command, result: Result) -> None:
+        """A write was applied, or met nothing to do; the answer leaves now."""
+        ...
+
+    def uncertain(self, command: Command) -> None:
+        """A write ended otherwise, and was perhaps applied or may be yet."""
+        ...
+
+    def reopened(self) -> None:
+        """Data are served again; the store may hold others than before."""
+        ...
+
+
 class Router(Listings):
     """Routes commands over the joined workers.
 
@@ -107,6 +123,8 @@ class Router(Listings):
         self.lookups = 0
         self._closures: dict[str, str] = {}
         self._closings = 0
+        #: Hears of writes.
+        self.observer: Observer | None = None
         #: Called when an entity with a term was met that this main worker never issued.
         self.on_foreign_term: Callable[[int], None] = lambda term: None
         #: Called when few of the reserved epochs are left.
@@ -146,6 +164,8 @@ class Router(Listings):
             return
         self._placement.release()
         self._apply(self._placement.orphans())
+        if self.observer is not None:
+            self.observer.reopened()
 
     def check_open(self) -> None:
         """Raise Unavailable while no data is served."""
@@ -282,6 +302,28 @@ class Router(Listings):
             op=Op.GET, schema_id=schema_id, key=key, if_none_match=if_none_match, request_id=request_id
         )
         return await self._read(command)
+
+    async def state(
+        self, schema_id: str, key: str, *, with_document: bool = False, fresh: bool = False
+    ) -> Result:
+        """Read an entity or its tombstone, whose ``etag`` is "".
+
+        Args:
+            schema_id: of the entity.
+            key: of the entity.
+            with_document: bring its document along.
+            fresh: do not trust what its owner remembers.
+
+        Raises:
+            NotFound: there is neither.
+            Unavailable, Corrupt: as for ``get``.
+        """
+        if fresh:
+            await self.resolve(schema_id, key, bytes(WRITE_ID_BYTES))
+        unwanted = None if with_document else ("*",)
+        return await self._read(
+            Command(op=Op.GET, schema_id=schema_id, key=key, if_none_match=unwanted, deleted=True)
+        )
 
     async def put(
         self,
@@ -553,23 +595,31 @@ class Router(Listings):
     async def _write(self, command: Command) -> Result:
         """Send a write until it is certainly applied or certainly not, or the time is up."""
         deadline = self._clock.monotonic_s() + self._timeout_s
-        while True:
-            try:
-                result, current = await self._send(command, deadline)
-            except Unavailable as exc:
-                if exc.code not in RESEND_CODES:
-                    raise
-                await self._pause(deadline, exc)
-            except DeltaError as exc:
-                if exc.certain:
-                    raise
-                return await self._resolve(command, deadline, exc)
-            else:
-                if current:
-                    return result
-                if result.found:
-                    return await self._resolve(command, deadline, None)
-                # A delete that met nothing changed nothing: ask the present owner.
+        try:
+            while True:
+                try:
+                    result, current = await self._send(command, deadline)
+                except Unavailable as exc:
+                    if exc.code not in RESEND_CODES:
+                        raise
+                    await self._pause(deadline, exc)
+                except DeltaError as exc:
+                    if exc.certain:
+                        raise
+                    return await self._resolve(command, deadline, exc)
+                else:
+                    if current:
+                        if self.observer is not None:
+                            self.observer.written(command, result)
+                        return result
+                    if result.found:
+                        return await self._resolve(command, deadline, None)
+                    # A delete that met nothing changed nothing: ask the present owner.
+        except BaseException as exc:
+            # A client that goes away counts, too: what it sent is under way.
+            if self.observer is not None and not (isinstance(exc, DeltaError) and exc.certain):
+                self.observer.uncertain(command)
+            raise
 
     async def _resolve(self, command: Command, deadline: float, cause: DeltaError | None) -> Result:
         """Let the present owner look for the write in the store.
@@ -594,6 +644,9 @@ class Router(Listings):
                 raise unknown from cause
             else:
                 if current and result.found:
+                    if self.observer is not None:
+                        # It was applied; but others may have written since.
+                        self.observer.uncertain(command)
                     return result
                 if current:
                     raise unknown from cause

@@ -36,7 +36,7 @@ from deltadatabase.limits import (
     IDEMPOTENCY_SURE_S,
     IDEMPOTENCY_TRIES_MAX,
     REQUEST_TIMEOUT_MS,
-    TOMBSTONE_AGE_S,
+    TOMBSTONE_OFFLINE_AGE_S,
     WRITE_ID_BYTES,
 )
 from deltadatabase.model import Result
@@ -44,7 +44,7 @@ from deltadatabase.telemetry.logging import get_logger
 
 _HALF: Final = WRITE_ID_BYTES // 2
 _PERSON: Final = b"deltadb idem key"
-_ERA_MS: Final = int(TOMBSTONE_AGE_S * 1000)
+_ERA_MS: Final = int(TOMBSTONE_OFFLINE_AGE_S * 1000)
 """An entity's versions begin again no sooner than this after a write: then its write id differs, too."""
 REPLAYED: Final = (b"idempotent-replayed", b"true")
 """Header of an answer that tells what an earlier request did."""

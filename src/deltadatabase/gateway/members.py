@@ -145,6 +145,11 @@ class Cluster:
         known.update((m.info.worker_id, m.info) for m in self._members.values())
         return [known[worker_id] for worker_id in sorted(known)]
 
+    @property
+    def database_id(self) -> str:
+        """The database that is served; "" before the first worker has joined."""
+        return self._database_id
+
     def states(self) -> Sequence[MemberState]:
         """The state of each present member; also from another thread."""
         return [membership.info.state for membership in self._members.copy().values()]

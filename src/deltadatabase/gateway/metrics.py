@@ -10,8 +10,9 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from deltadatabase.clock import Clock
-from deltadatabase.gateway import entity, exporting, importing, resources
+from deltadatabase.gateway import entity, exporting, feed, importing, resources
 from deltadatabase.gateway.asgi import ASGIApp, Message, Receive, Scope, Send
+from deltadatabase.gateway.following import Following
 from deltadatabase.gateway.forwarding import FOREIGN_WRITER, STORE_GONE, Router
 from deltadatabase.gateway.members import Cluster
 from deltadatabase.gateway.ports import Rotations
@@ -86,6 +87,17 @@ ROTATION_BLOCKED: Final = gauge(
 )
 ROTATION_DAMAGED: Final = gauge("rotation_objects_damaged", "Objects that the last rotation could not open.")
 
+FEEDS: Final = gauge("feeds_open", "Change feeds that stream, or wait for a change.")
+FEED_CHANGES: Final = counter("feed_changes_total", "Changes that feeds have delivered.")
+FEED_CATCH_UPS: Final = counter(
+    "feed_catch_ups_total", "Times a feed went on from what is stored, because the log did not reach back."
+)
+FEED_NOTED: Final = gauge("feed_changes_noted", "Changes that the log of the feeds remembers.")
+FEED_UNSURE: Final = gauge(
+    "feed_unsure_writes", "Writes of unknown outcome that are looked after, so that feeds tell of them."
+)
+
+FEED_FAMILIES: Final = (FEEDS, FEED_CHANGES, FEED_CATCH_UPS, FEED_NOTED, FEED_UNSURE)
 ROTATION_FAMILIES: Final = (KEY_OBJECTS, ROTATION_RUNNING, ROTATION_BLOCKED, ROTATION_DAMAGED)
 FAMILIES: Final = (
     HTTP_REQUESTS,
@@ -108,14 +120,20 @@ FAMILIES: Final = (
     READY,
     CHECKS,
     CLOSED,
+    *FEED_FAMILIES,
     *ROTATION_FAMILIES,
 )
 """What a program with a router in it exports."""
 
 ENTITY_ROUTE: Final = entity.PREFIX + "{schema_id}"
+CHANGES_ROUTE: Final = feed.PREFIX + "{schema_id}"
 LIST_ROUTE: Final = resources.PREFIX + "{schema_id}"
 RESOURCE_ROUTE: Final = LIST_ROUTE + "/{key}"
-_RAW_ROUTES: Final = {importing.PREFIX: importing.ROUTE, exporting.PREFIX: exporting.ROUTE}
+_RAW_ROUTES: Final = {
+    importing.PREFIX: importing.ROUTE,
+    exporting.PREFIX: exporting.ROUTE,
+    feed.PREFIX: CHANGES_ROUTE,
+}
 UNMATCHED: Final = "unmatched"
 METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})
 _ABORTED: Final = "aborted"
@@ -314,6 +332,23 @@ class GatewayMetrics(Collector):
         yield CLOSED.each(
             {(reason,): int(reason in router.closures) for reason in (STORE_GONE, FOREIGN_WRITER)}
         )
+
+
+@final
+class FeedMetrics(Collector):
+    """What change feeds do."""
+
+    def __init__(self, following: Following) -> None:
+        self._following = following
+
+    def collect(self) -> Iterable[Metric]:
+        """Give every sample."""
+        following = self._following
+        yield FEEDS.of(following.open)
+        yield FEED_CHANGES.of(following.delivered)
+        yield FEED_CATCH_UPS.of(following.catch_ups)
+        yield FEED_NOTED.of(following.log.noted)
+        yield FEED_UNSURE.of(len(following.unsure))
 
 
 _MEMBER_STATES: Final = (MemberState.AVAILABLE, MemberState.DRAINING)

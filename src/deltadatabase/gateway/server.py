@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from deltadatabase import limits
@@ -29,6 +30,7 @@ class RestServer:
         port: TCP port; 0 takes a free one, see ``port`` after ``start``.
         tls: serve HTTPS, TLS 1.2 or 1.3; it must have passed ``trial.accepts``.
         header_timeout_s: time for a request's headers; an idle connection is closed after it, too.
+        on_stop: called when it stops, before it waits: ends requests that would go on for ever.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class RestServer:
         *,
         tls: Pem | None = None,
         header_timeout_s: float = limits.HEADER_RECEIVE_TIMEOUT_S,
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_stop = on_stop
         self._app = app
         self._address = address
         self._port = port
@@ -96,6 +100,7 @@ class RestServer:
         """Stop accepting, let requests in flight finish within ``timeout_s``, then close."""
         if self._listener is None or self._bound is None:
             return
+        self._on_stop()
         if self._guard is not None:
             self._guard.stop()
         listeners = [self._listener, *self._retiring.values()]

@@ -15,7 +15,7 @@ from typing import Final
 
 from deltadatabase.clock import Random
 from deltadatabase.errors import DeltaError, StartupError
-from deltadatabase.limits import LIST_PAGE_MAX, PRESENCE_VALID_S, TOMBSTONE_AGE_S
+from deltadatabase.limits import LIST_PAGE_MAX, PRESENCE_VALID_S, TOMBSTONE_OFFLINE_AGE_S
 from deltadatabase.storage.base import ObjectInfo, Store, When
 from deltadatabase.storage.database import begin_maintenance, end_maintenance, read_database
 from deltadatabase.storage.paths import PRESENCE, PROBE, parse_presence_path
@@ -33,8 +33,8 @@ class Rules:
             ``PRESENCE_VALID_S`` past its mark, so its last write is then as old as a tombstone.
     """
 
-    tombstone_age_s: float = TOMBSTONE_AGE_S
-    presence_age_s: float = TOMBSTONE_AGE_S + PRESENCE_VALID_S
+    tombstone_age_s: float = TOMBSTONE_OFFLINE_AGE_S
+    presence_age_s: float = TOMBSTONE_OFFLINE_AGE_S + PRESENCE_VALID_S
 
 
 @dataclass(frozen=True, slots=True)

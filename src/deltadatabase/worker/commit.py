@@ -421,7 +421,7 @@ class Committer:
 
 def _read_result(entry: Entry, command: Command, *, queue_us: int = 0, store_us: int = 0) -> Result:
     header = entry.header
-    if header is None or header.tombstone:
+    if header is None or (header.tombstone and not command.deleted):
         raise NotFound("there is no such entity", code="entity_not_found")
     unwanted = command.if_none_match
     unchanged = unwanted is not None and ("*" in unwanted or entry.etag in unwanted)

@@ -1,9 +1,10 @@
 """Removes tombstones that nobody can need any more, where the store can do that safely.
 
 A tombstone keeps a late create from bringing a deleted entity back. After an hour no put of that
-time can be on its way any more: requests, store calls and commits end within seconds. Then the
-object is removed, if it is still exactly this one: a store that compares and removes in one step
-(a directory under its commit lock, memory) cannot take a newer write away.
+time can be on its way any more: requests, store calls and commits end within seconds; and the change
+feed tells of the deletes of an hour, with margins. After two hours the object is removed, if it is
+still exactly this one: a store that compares and removes in one step (a directory under its commit
+lock, memory) cannot take a newer write away.
 
 Noted are the tombstones that this worker writes or reads; what it never meets is left to
 ``deltadb scrub -remove-tombstones``.

@@ -5,8 +5,9 @@ import pytest
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.clock import system_random
 from deltadatabase.gateway.app import GatewayOptions, create_app
+from deltadatabase.gateway.following import Following
 from deltadatabase.gateway.used_keys import UsedKeys
-from unit.gateway.rest_fakes import ADMIN_KEY, Client, CountingRandom, FakeDatabase, TestClock
+from unit.gateway.rest_fakes import ADMIN_KEY, Client, CountingRandom, FakeDatabase, FeedSource, TestClock
 
 MakeClient = Callable[..., Client]
 
@@ -64,6 +65,8 @@ def rest_clients(
         chosen = tuple(sorted(options.items()))
         if chosen not in built:
             settings = GatewayOptions(**{"version": "1.2.3", "body_bytes_max": 1000, **options})  # type: ignore[arg-type]
+            source = FeedSource(rest_database, rest_clock)
+            following = Following(source, source, lambda: "d1", clock=rest_clock, random=CountingRandom())
             database, accounts = rest_database, rest_accounts[settings.dev_mode]
             app = create_app(
                 database,
@@ -75,6 +78,7 @@ def rest_clients(
                 settings,
                 clock=rest_clock,
                 random=CountingRandom(),
+                following=following,
                 used_keys=rest_used_keys,
             )
             built[chosen] = Client(app)

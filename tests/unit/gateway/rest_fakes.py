@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from deltadatabase.clock import Clock
 from deltadatabase.errors import Conflict, NotFound, Unprocessable, VersionMismatch
 from deltadatabase.gateway.asgi import ASGIApp, Message
 from deltadatabase.gateway.ports import Page
@@ -359,6 +360,29 @@ class FakeDatabase:
         stale = ProbeCheck("stale_etag", False, "a stale etag was accepted")
         bad = StoreReport(backend="s3", checks=(create, stale), database=database)
         return {"proc-1": good, "proc-2": bad}
+
+
+class FeedSource:
+    """What a change feed reads of a ``FakeDatabase``: everything was stored just now."""
+
+    def __init__(self, database: FakeDatabase, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def state(
+        self, schema_id: str, key: str, *, with_document: bool = False, fresh: bool = False
+    ) -> Result:
+        return await self._database.get(schema_id, key, if_none_match=None if with_document else ("*",))
+
+    async def resolve(self, schema_id: str, key: str, write_id: bytes) -> Result:
+        return Result()
+
+    async def list(
+        self, schema_id: str, *, prefix: str = "", after: str = "", limit: int = 1000, deleted: bool = False
+    ) -> Page:
+        names = sorted(escape_key(key) for of, key in self._database.documents if of == schema_id)
+        found = [ListedEntity(name, 1, self._clock.wall_ms()) for name in names if name > after][:limit]
+        return Page(tuple(found), found[-1].name if len(found) == limit else "")
 
 
 @dataclass

@@ -517,3 +517,75 @@ async def test_a_read_at_hand_of_a_deleted_entity_finds_nothing(world: World) ->
     await world.router.delete("s", "k")
     with pytest.raises(NotFound):
         world.router.cached("s", "k")
+
+
+class Heard:
+    """What the router tells its observer."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, int]] = []
+
+    def written(self, command: Command, result: Result) -> None:
+        self.told.append(("written", command.key, result.version))
+
+    def uncertain(self, command: Command) -> None:
+        self.told.append(("uncertain", command.key, 0))
+
+    def reopened(self) -> None:
+        self.told.append(("reopened", "", 0))
+
+
+async def heard(world: World, *worker_ids: str) -> Heard:
+    await world.join(*worker_ids)
+    world.router.observer = observer = Heard()
+    return observer
+
+
+async def test_an_observer_hears_of_each_answered_write(world: World) -> None:
+    observer = await heard(world, "a")
+    await world.router.put_one("s", "k", b"1")
+    await world.router.delete("s", "k")
+    with pytest.raises(Invalid):
+        await world.router.put_one("s", "k", b"bad")
+    with pytest.raises(NotFound):
+        await world.router.get("s", "k")
+    assert observer.told == [("written", "k", 1), ("written", "k", 2)]
+
+
+async def test_an_observer_hears_of_a_write_whose_client_went_away(world: World) -> None:
+    observer = await heard(world, "a")
+    world.links["a"].mode = "reply_held"
+    writing = asyncio.create_task(world.router.put_one("s", "k", b"1"))
+    await asyncio.sleep(0.01)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    assert observer.told == [("uncertain", "k", 0)]
+
+
+@pytest.mark.parametrize("mode", ["lost_before", "lost_after"])
+async def test_an_observer_hears_of_a_write_that_was_lost_and_looked_for(world: World, mode: str) -> None:
+    observer = await heard(world, "a", "b")
+    key = world.key_of("a")
+    world.links["a"].mode = mode
+    writing = asyncio.create_task(world.router.put_one("s", key, b"1"))
+    await asyncio.sleep(0.03)
+    world.router.leave("a")
+    await asyncio.gather(writing, return_exceptions=True)
+    # Found or not: what the entity is now has to be read.
+    assert observer.told == [("uncertain", key, 0)]
+
+
+async def test_a_state_is_that_of_an_entity_or_its_tombstone(world: World) -> None:
+    await world.join("a")
+    with pytest.raises(NotFound):
+        await world.router.state("s", "k")
+    written = await world.router.put_one("s", "k", b"1")
+    state = await world.router.state("s", "k")
+    assert (state.version, state.etag, state.document) == (1, written.etag, b"")
+    assert (await world.router.state("s", "k", with_document=True)).document == b"1"
+    await world.router.delete("s", "k")
+    for fresh in (False, True):
+        state = await world.router.state("s", "k", with_document=True, fresh=fresh)
+        assert (state.version, state.etag, state.document) == (2, "", b"")
+    with pytest.raises(NotFound):
+        await world.router.get("s", "k")

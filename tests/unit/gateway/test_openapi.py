@@ -8,7 +8,7 @@ from deltadatabase.gateway import exporting, importing, listing, resources
 from deltadatabase.gateway.auditing import RequestAudit
 from deltadatabase.gateway.batching import Batches
 from deltadatabase.gateway.entity import METHODS, PREFIX
-from deltadatabase.gateway.metrics import RESOURCE_ROUTE
+from deltadatabase.gateway.metrics import CHANGES_ROUTE, RESOURCE_ROUTE
 from deltadatabase.gateway.openapi import OPERATIONS, document
 from deltadatabase.gateway.routes import (
     admin,
@@ -50,6 +50,7 @@ def routed(database: FakeDatabase, accounts: Accounts) -> set[tuple[str, str]]:
     ]
     found = {(method, PREFIX + "{schema_id}") for method in METHODS if method != "HEAD"}
     found |= {(method, RESOURCE_ROUTE) for method in resources.METHODS if method != "HEAD"}
+    found.add(("GET", CHANGES_ROUTE))
     found |= {("POST", importing.ROUTE), ("GET", exporting.ROUTE)}
     found |= {(method, listing.PREFIX + "{schema_id}") for method in listing.METHODS if method != "HEAD"}
     for handler in handlers:

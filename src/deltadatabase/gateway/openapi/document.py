@@ -9,6 +9,7 @@ import msgspec
 
 from deltadatabase.errors import Issue
 from deltadatabase.gateway.openapi.access import ACCESS
+from deltadatabase.gateway.openapi.changes import CHANGES
 from deltadatabase.gateway.openapi.entities import ENTITIES
 from deltadatabase.gateway.openapi.operating import OPERATING
 from deltadatabase.gateway.openapi.operation import PROBLEM, Body, Operation
@@ -21,7 +22,7 @@ from deltadatabase.gateway.problem import TYPE_PREFIX
 _Json = dict[str, Any]
 _REF: Final = "#/components/schemas/{name}"
 
-OPERATIONS: Final = (*ENTITIES, *RESOURCES, *TRANSFERS, *SCHEMAS, *ACCESS, *OPERATING)
+OPERATIONS: Final = (*ENTITIES, *RESOURCES, *TRANSFERS, *CHANGES, *SCHEMAS, *ACCESS, *OPERATING)
 """Every operation, in the order of the documentation."""
 
 
