@@ -6,12 +6,15 @@ That is docs/configuration.md, from the settings, and the tables of docs/monitor
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import metrics_table
 
+from deltadatabase.cli.commands import COMMANDS
 from deltadatabase.settings import (
     AdminKeySettings,
+    CommandFlags,
     DoctorSettings,
     Flag,
     HealthSettings,
@@ -43,6 +46,22 @@ a file: `-NAME-file`, or the variable with `_FILE` behind it.
 """
 
 
+SHARED = "commands on a running server"
+"""Section of the flags that all of them have; those of one command alone follow."""
+
+
+def sections() -> Iterator[tuple[str, list[Flag]]]:
+    """Title and flags of each section."""
+    for program, settings in PROGRAMS:
+        yield program, [flag for _, flag in flags_of(settings)]
+    shared = [flag for _, flag in flags_of(CommandFlags)]
+    yield SHARED, shared
+    for command in COMMANDS:
+        own = [flag for _, flag in flags_of(command.settings) if flag not in shared]
+        if own:
+            yield f"deltadb {command.name}", own
+
+
 def row(flag: Flag) -> str:
     """One line of a table."""
     names = ", ".join(f"`-{name}`" for name in (flag.name, *flag.aliases))
@@ -54,9 +73,9 @@ def row(flag: Flag) -> str:
 def page() -> str:
     """The whole page."""
     parts = [HEAD]
-    for program, settings in PROGRAMS:
-        flags = sorted((flag for _, flag in flags_of(settings)), key=lambda flag: flag.name)
-        table = ["| flag | environment | default | |", "|---|---|---|---|", *map(row, flags)]
+    for program, flags in sections():
+        rows = map(row, sorted(flags, key=lambda flag: flag.name))
+        table = ["| flag | environment | default | |", "|---|---|---|---|", *rows]
         parts.append(f"\n## {program}\n\n" + "\n".join(table) + "\n")
     return "".join(parts)
 

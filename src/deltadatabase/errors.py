@@ -41,12 +41,15 @@ class DeltaError(Exception):
         etag: the entity's current ETag, where a failed condition reports it.
         issues: reasons of a schema refusal.
         term: the term met in the store, where ``NotOwner`` was caused by a newer one; else 0.
+        status, request_id: of the answer that told the error, where a client raises it; else 0 and "".
     """
 
     default_code: ClassVar[str] = "internal"
     default_retry_after_s: ClassVar[float | None] = None
     #: True when the failed operation certainly changed nothing.
     certain: ClassVar[bool] = True
+    status: int = 0
+    request_id: str = ""
 
     def __init__(
         self,

@@ -257,6 +257,23 @@ FREE_SHARE_MIN: Final = 0.05
 # Worker cache
 CACHE_BYTES_DEFAULT: Final = 256 * MIB
 
+# Python client and command line
+CLIENT_IMPORT_REQUEST_BYTES: Final = 4 * MIB
+"""An import sends a request once it holds this much: what a torn connection makes it send again."""
+CLIENT_IMPORT_REQUEST_LINES: Final = 5000
+CLIENT_IMPORT_TIMEOUT_S: Final = 300.0
+CLIENT_IMPORT_ERRORS_MAX: Final = 1000
+CLIENT_LINE_BYTES_MAX: Final = 64 * MIB
+CLIENT_BATCH_REQUESTS_MAX: Final = 100
+CLIENT_BATCH_BYTES_MAX: Final = 8 * MIB
+"""Half of what the server takes, since bodies have headers and paths beside them."""
+CLIENT_CONNECT_TIMEOUT_S: Final = 5.0
+CLIENT_RETRY_FIRST_S: Final = 0.1
+CLIENT_RETRY_LONGEST_S: Final = 5.0
+CLIENT_RETRY_AFTER_MAX_S: Final = 3600.0
+CLIENT_FEED_SILENCE_S: Final = 40.0
+"""The server lets hear of itself every 15 s: who is silent for so long is gone."""
+
 # Processes
 TLS_POLL_S: Final = 2.0
 DRAIN_TIMEOUT_S: Final = 10.0

@@ -19,7 +19,8 @@ def help_text(usage: str, purpose: str, program: type, examples: tuple[str, ...]
         program: its settings class.
         examples: command lines that work.
     """
-    lines = [f"usage: {usage} [flags]", "", *textwrap.wrap(purpose, WIDTH), "", "examples:"]
+    plain = " ".join(getattr(program, "ARGUMENTS", ()))
+    lines = [f"usage: {usage} [flags] {plain}".rstrip(), "", *textwrap.wrap(purpose, WIDTH), "", "examples:"]
     lines += [f"  {example}" for example in examples]
     lines += [
         "",

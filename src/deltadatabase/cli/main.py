@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from deltadatabase import __version__
-from deltadatabase.cli import keyfiles
+from deltadatabase.cli import commands, keyfiles
 from deltadatabase.cli.flags import help_text
+from deltadatabase.cli.operators import HELP
 from deltadatabase.errors import StartupError
 from deltadatabase.settings import (
     AdminKeySettings,
     Asked,
+    CommandFlags,
     DoctorSettings,
     HealthSettings,
     LogFlags,
@@ -29,6 +31,7 @@ from deltadatabase.settings import (
     WorkerSettings,
     describe,
     load_admin_key,
+    load_command,
     load_doctor,
     load_health,
     load_main,
@@ -44,6 +47,10 @@ _PR_SET_DUMPABLE: Final = 4
 EXIT_OK: Final = 0
 EXIT_REFUSED: Final = 2
 EXIT_INTERNAL: Final = 70
+_HELP_WORDS: Final = frozenset({"help", "-h", "-help", "--help"})
+
+Help = tuple[str, type, tuple[str, ...]]
+"""Purpose, settings and examples of a program."""
 
 _Server = TypeVar("_Server", bound=ProcessFlags)
 _Operator = TypeVar("_Operator", bound=LogFlags)
@@ -56,8 +63,9 @@ _OVERVIEW: Final = """\
     start one, open to programs of this machine only:
       deltadb serve
     talk to it:
-      curl -X PUT http://127.0.0.1:8080/entity/notes -d '{"first": {"text": "hello"}}'
-      curl 'http://127.0.0.1:8080/entity/notes?key=first'
+      deltadb put notes first -document '{"text": "hello"}'
+      deltadb get notes first
+      curl http://127.0.0.1:8080/entities/notes/first
     let others in; they need the key that the second line prints:
       deltadb serve -rest-addr :8080
       deltadb admin-key
@@ -70,108 +78,17 @@ _OVERVIEW: Final = """\
       rotate      exchange the master key while the service runs
       health      ask a running program whether it lives or serves: exit code 0 or 1
 
+    on a running server (-url or DELTADB_URL, -key or DELTADB_KEY):
+      get put patch delete ls     documents
+      import export watch         many documents as NDJSON; what changes
+      schema                      ls get put check delete
+      keys                        API keys: ls create delete
+      workers                     who does the work
+      completion                  let bash, zsh or fish complete all this
+
     beside it:
       main-worker, proc-worker   the same as separate processes, for many workers and S3
     """
-
-_HELP: Final = {
-    "deltadb serve": (
-        (
-            "Run the database in one process: REST API on -rest-addr, entities in -data. On a loopback "
-            "address without an admin key it is in dev mode: every program of this machine has full rights."
-        ),
-        ServeSettings,
-        (
-            "deltadb serve",
-            "deltadb serve -rest-addr :8080 -data /var/lib/deltadb",
-            "deltadb serve -workers 2",
-            "deltadb serve -memory",
-        ),
-    ),
-    "deltadb admin-key": (
-        "Print the admin key that was made at the first start and is kept in the state directory.",
-        AdminKeySettings,
-        ("deltadb admin-key", 'curl -H "Authorization: Bearer $(deltadb admin-key)" …'),
-    ),
-    "deltadb scrub": (
-        (
-            "Verify every stored entity, and rebuild meta files that are missing or wrong. Safe while the "
-            "service runs. Damaged entities, orphans and foreign files are listed with schema id and key. "
-            "Exit code 0: all is well, or was repaired; 1: something remains to be done, the summary says "
-            "what; 2: it could not run or was interrupted. What -remove-tombstones does is for a stopped "
-            "service only: it refuses while a worker is there, and no worker starts until it has ended."
-        ),
-        ScrubSettings,
-        (
-            "deltadb scrub -data /var/lib/deltadb",
-            "deltadb scrub -dry-run -json",
-            "deltadb scrub -quarantine -remove-orphans",
-            "deltadb scrub -resume",
-            "deltadb scrub -s3-endpoint=http://rustfs:9000 -s3-bucket=delta-db -state-dir=/var/lib/main",
-        ),
-    ),
-    "deltadb doctor": (
-        (
-            "Examine a store and say in words what it guarantees: conditional writes, durability and speed, "
-            "which master keys fit, clock, disk, state directory, join token. Makes no database and never "
-            "prints a secret. Exit code 0: all is well; 1: something needs attention; 2: it could not run."
-        ),
-        DoctorSettings,
-        (
-            "deltadb doctor",
-            "deltadb doctor -data /var/lib/deltadb -json",
-            "deltadb doctor -s3-endpoint=http://rustfs:9000 -s3-bucket=delta-db",
-        ),
-    ),
-    "deltadb rotate": (
-        (
-            "Exchange the master key while the service runs: a running main worker makes the new key "
-            "readable on every worker, then primary, and seals every object anew; versions, ETags and "
-            "times stay. This command begins it, or goes on with it, and shows how far it is; ending it "
-            "changes nothing. A key that the state directory keeps is made there. A key that you give: "
-            "first give the new one as MASTER_KEY and the one in use as MASTER_KEY_PREVIOUS, in their "
-            "files or with a restart of the main worker. Exit code 0: done, it says which keys can be "
-            "retired now; 1: objects were met that no key opens; 2: it could not run, or was interrupted."
-        ),
-        RotateSettings,
-        (
-            "deltadb rotate",
-            "deltadb rotate -dry-run",
-            "DELTADB_KEY=… deltadb rotate -url https://db.example:8080 -tls-ca ca.pem",
-            "deltadb rotate -pause",
-        ),
-    ),
-    "deltadb health": (
-        (
-            "Ask a running program whether it is alive, or with -ready whether it serves data: the REST API "
-            "of a main worker or of deltadb serve, or with -grpc-addr a proc worker. Exit code 0: yes; 1: "
-            "no, a line on stderr says why; 2: it could not ask. For container health checks and scripts."
-        ),
-        HealthSettings,
-        (
-            "deltadb health",
-            "deltadb health -ready -url https://db.example:8080 -tls-ca ca.pem",
-            "deltadb health -grpc-addr 127.0.0.1:50052 -ready",
-        ),
-    ),
-    "main-worker": (
-        "Take REST requests and route each entity to the proc worker that owns it.",
-        MainSettings,
-        (
-            "main-worker -rest-addr=:8080 -grpc-addr=:50051 -shared-fs=/shared/db",
-            "MASTER_KEY=$(openssl rand -hex 32) ADMIN_KEY=… main-worker -rest-addr=:8080",
-        ),
-    ),
-    "proc-worker": (
-        "Validate, encrypt and store the entities that the main worker routes here.",
-        WorkerSettings,
-        (
-            "proc-worker -main-addr=main-worker:50051 -shared-fs=/shared/db",
-            "proc-worker -main-addr=main-worker:50051 -grpc-addr=0.0.0.0:50052 \\",
-            "    -s3-endpoint=http://rustfs:9000 -s3-bucket=delta-db",
-        ),
-    ),
-}
 
 
 def deltadb() -> int:
@@ -192,7 +109,7 @@ def proc_worker() -> int:
 def run_deltadb(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run ``deltadb`` with these arguments; return its exit code."""
     command, *rest = [*filter(None, arguments)] or ["help"]
-    if command in {"help", "-h", "-help", "--help"}:
+    if command in _HELP_WORDS:
         print(textwrap.dedent(_OVERVIEW), end="")
         return EXIT_OK
     if command in {"-version", "--version"}:
@@ -210,11 +127,28 @@ def run_deltadb(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         return _operate("deltadb rotate", load_rotate, rest, environ, _run_rotate)
     if command == "health":
         return _operate("deltadb health", load_health, rest, environ, _run_health)
-    print(
-        "deltadb: unknown command (commands: serve, admin-key, doctor, scrub, rotate, health; deltadb -h "
-        "explains)",
-        file=sys.stderr,
-    )
+    return _run_command(command, rest, environ)
+
+
+def _run_command(word: str, rest: list[str], environ: Mapping[str, str]) -> int:
+    """Run one of the commands that work on a running server."""
+    found = commands.find([word, *rest])
+    if found is not None:
+        command, arguments = found
+        program = f"deltadb {command.name}"
+        explained = (command.purpose, command.settings, command.examples)
+
+        def load(given: Sequence[str], environ: Mapping[str, str]) -> CommandFlags:
+            return load_command(command.settings, given, environ)
+
+        return _operate(program, load, arguments, environ, lambda it: _run_found(command, it), explained)
+    if word in commands.GROUPS:
+        if not rest or rest[0] in _HELP_WORDS:
+            print(commands.group_text(word), end="")
+            return EXIT_OK
+        print(f"deltadb {word}: unknown command (deltadb {word} -h explains)", file=sys.stderr)
+        return EXIT_REFUSED
+    print("deltadb: unknown command (deltadb -h lists all)", file=sys.stderr)
     return EXIT_REFUSED
 
 
@@ -274,12 +208,19 @@ def _run_health(settings: HealthSettings) -> int:
     return health.run_health(settings)
 
 
+def _run_found(command: commands.Command, settings: CommandFlags) -> int:
+    from deltadatabase.cli import commanding
+
+    return commanding.run(command, settings)
+
+
 def _operate(
     program: str,
     load: Callable[[Sequence[str], Mapping[str, str]], _Operator],
     arguments: Sequence[str],
     environ: Mapping[str, str],
     run: Callable[[_Operator], int],
+    help: Help | None = None,
 ) -> int:
     def body() -> int:
         settings = load(arguments, environ)
@@ -287,7 +228,7 @@ def _operate(
         return run(settings)
 
     _forbid_core_dumps()
-    return _guarded(program, body)
+    return _guarded(program, body, help)
 
 
 def _serve(
@@ -313,12 +254,12 @@ def _serve(
     return _guarded(program, body)
 
 
-def _guarded(program: str, body: Callable[[], int]) -> int:
+def _guarded(program: str, body: Callable[[], int], help: Help | None = None) -> int:
     """Run it; whatever ends it becomes one line and an exit code."""
     try:
         return body()
     except Asked as asked:
-        purpose, settings, examples = _HELP[program]
+        purpose, settings, examples = help or HELP[program]
         version = f"{program.split()[0]} {__version__}\n"
         print(
             version if asked.topic == "version" else help_text(program, purpose, settings, examples), end=""

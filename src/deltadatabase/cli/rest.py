@@ -1,48 +1,50 @@
-"""The REST API of a running server, as the commands use it."""
+"""The client of a running server, as the flags of a command ask for it."""
 
 from __future__ import annotations
 
-import ssl
+import logging
 from typing import Any, TypeVar
 
-import httpx
 import msgspec
 
 from deltadatabase.cli import keyfiles
-from deltadatabase.errors import StartupError
+from deltadatabase.client import Call, Client
+from deltadatabase.client.requests import Request, Response
+from deltadatabase.errors import DeltaError, Invalid, StartupError
 from deltadatabase.settings import ClientFlags
 
-TIMEOUT_S = 30.0
 T = TypeVar("T")
 
 
+def client_of(settings: ClientFlags, *, give_up_after_s: float) -> Client:
+    """Make the client; without a key it is the admin key that the state directory keeps, if there is one.
+
+    Raises:
+        StartupError: ``bad_flag``: the file of authorities cannot be used; ``state_unusable``.
+    """
+    key = settings.key.reveal() if settings.key is not None else None
+    if key is None:
+        key = keyfiles.load(settings.state_path / keyfiles.ADMIN_KEY)
+    # It tells URLs, in which keys of entities are.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        return Client(settings.url, key, tls_ca=settings.tls_ca, give_up_after_s=give_up_after_s)
+    except Invalid as exc:
+        raise StartupError(f"-{exc.detail.replace('_', '-')}", code="bad_flag") from None
+
+
 class RestClient:
-    """Sends requests with the caller's credentials.
+    """Sends the requests of operators' commands, each once.
 
     Args:
         settings: where the server is, and who asks.
 
     Raises:
-        StartupError: ``bad_flag``: the file of authorities cannot be used.
+        StartupError: as of ``client_of``.
     """
 
     def __init__(self, settings: ClientFlags) -> None:
-        key = settings.key.reveal() if settings.key is not None else None
-        if key is None:
-            key = keyfiles.load(settings.state_path / keyfiles.ADMIN_KEY)
-        try:
-            verify = (
-                ssl.create_default_context(cafile=settings.tls_ca) if settings.tls_ca is not None else True
-            )
-        except (OSError, ssl.SSLError):
-            raise StartupError("-tls-ca: the file holds no certificates", code="bad_flag") from None
-        self._client = httpx.Client(
-            base_url=settings.url.rstrip("/"),
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=TIMEOUT_S,
-            verify=verify,
-            trust_env=False,
-        )
+        self._client = client_of(settings, give_up_after_s=0.0)
 
     def call(self, method: str, path: str, shape: type[T], body: Any = None) -> T:
         """Send a request; return its answer.
@@ -50,27 +52,20 @@ class RestClient:
         Raises:
             StartupError: ``unreachable``, or the server's refusal with its code.
         """
-        content = None if body is None else msgspec.json.encode(body)
-        try:
-            answer = self._client.request(method, path, content=content)
-        except httpx.TransportError as exc:
-            if "CERTIFICATE" in str(exc) or "certificate" in str(exc):
+        content = b"" if body is None else msgspec.json.encode(body)
+
+        def parse(response: Response) -> T:
+            try:
+                return msgspec.json.decode(response.body, type=shape)
+            except msgspec.MsgspecError:
                 raise StartupError(
-                    "the server's certificate is not trusted: give its authority with -tls-ca",
-                    code="untrusted",
+                    "this is not the REST API of a DeltaDatabase", code="unreachable"
                 ) from None
-            raise StartupError(
-                "the server does not answer: give its URL with -url (DELTADB_URL), with https:// if it has "
-                "a certificate",
-                code="unreachable",
-            ) from None
+
         try:
-            if answer.is_success:
-                return msgspec.json.decode(answer.content, type=shape)
-            problem = msgspec.json.decode(answer.content, type=dict[str, Any])
-        except msgspec.MsgspecError:
-            raise StartupError("this is not the REST API of a DeltaDatabase", code="unreachable") from None
-        raise StartupError(str(problem.get("detail", "")), code=str(problem.get("error", "refused")))
+            return self._client.call(Call(Request(method, path, {}, content), parse))
+        except DeltaError as exc:
+            raise StartupError(exc.detail, code=exc.code) from None
 
     def close(self) -> None:
         """Close the connections."""

@@ -215,6 +215,9 @@ class Given:
     """
 
     def __init__(self, program: type, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+        self._placeholders: tuple[str, ...] = getattr(program, "ARGUMENTS", ())
+        self.plain: tuple[str, ...] = ()
+        """The arguments that are no flags, where the program takes some."""
         self._flags = dict(flags_of(program))
         self._names: dict[str, tuple[Flag, bool]] = {}
         for declared in self._flags.values():
@@ -266,12 +269,19 @@ class Given:
     def _split(self, arguments: Sequence[str]) -> dict[str, str]:
         values: dict[str, str] = {}
         left = [*arguments]
+        plain: list[str] = []
         previous = ""
         while left:
             argument = left.pop(0)
             if not argument:
                 continue
+            if argument == "--" and self._placeholders:
+                plain += left
+                break
             match = _FLAG.fullmatch(argument)
+            if match is None and self._placeholders:
+                plain.append(argument)
+                continue
             if match is None:
                 # The argument is not repeated: it may be a secret that lost its flag.
                 where = f"after -{previous}" if previous else "at the start"
@@ -289,7 +299,20 @@ class Given:
                 value = self._next_value(name, left)
             values[name] = value
             previous = name
+        self.plain = self._counted(plain)
         return values
+
+    def _counted(self, plain: list[str]) -> tuple[str, ...]:
+        """Check how many plain arguments there are; they are not repeated, as above."""
+        needed = [name for name in self._placeholders if not name.startswith("[")]
+        if len(plain) < len(needed):
+            raise StartupError(f"{needed[len(plain)]} is missing (-h explains)", code="bad_flag")
+        open_end = bool(self._placeholders) and self._placeholders[-1].rstrip("]").endswith("…")
+        if len(plain) > len(self._placeholders) and not open_end:
+            raise StartupError(
+                f"more arguments than {' '.join(self._placeholders)} (-h explains)", code="bad_flag"
+            )
+        return tuple(plain)
 
     def _next_value(self, name: str, left: list[str]) -> str:
         declared, _ = self._names[name]

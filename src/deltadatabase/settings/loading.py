@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from deltadatabase import limits
 from deltadatabase.errors import StartupError
+from deltadatabase.settings.commands import CommandFlags
 from deltadatabase.settings.flags import Given
 from deltadatabase.settings.programs import (
     AdminKeySettings,
@@ -32,6 +33,7 @@ from deltadatabase.settings.programs import (
 from deltadatabase.settings.values import Secret, format_size, parse_address
 
 _Process = TypeVar("_Process", bound=ProcessFlags)
+_Command = TypeVar("_Command", bound=CommandFlags)
 
 _MASTER_KEY: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _BEARER: Final = re.compile(r"[\x21-\x7e]{16,512}")
@@ -135,6 +137,14 @@ def load_rotate(arguments: Sequence[str], environ: Mapping[str, str]) -> RotateS
     if settings.dry_run and settings.pause:
         raise _bad("-dry-run and -pause are both given: choose one")
     return settings
+
+
+def load_command(program: type[_Command], arguments: Sequence[str], environ: Mapping[str, str]) -> _Command:
+    """Read the settings of a command that works on a running server; see ``load_main``."""
+    given = Given(program, arguments, environ)
+    settings, _ = given.build(program)
+    _check_client(settings)
+    return dataclasses.replace(settings, arguments=given.plain)
 
 
 def check_main(settings: MainSettings) -> None:

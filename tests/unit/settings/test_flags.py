@@ -8,11 +8,15 @@ from deltadatabase.errors import StartupError
 from deltadatabase.settings import (
     AdminKeySettings,
     Asked,
+    DeleteSettings,
     MainSettings,
+    PlainSettings,
+    PutSettings,
     ServeSettings,
     WorkerSettings,
     describe,
     flags_of,
+    load_command,
     load_main,
     load_serve,
     load_worker,
@@ -257,3 +261,36 @@ def test_any_value_is_taken_or_refused_in_one_line(flag, text):
         assert exc.detail.isprintable()
         if flag.is_secret and len(text) > 8:
             assert text not in exc.detail
+
+
+# -- plain arguments -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "plain"),
+    [
+        (PutSettings, ["notes", "a"], ("notes", "a")),
+        (PutSettings, ["notes", "-create", "a", "-if-match", "x", "-"], ("notes", "a", "-")),
+        (PutSettings, ["-document=-1", "notes", "", "a"], ("notes", "a")),
+        (PutSettings, ["-create", "--", "notes", "-url"], ("notes", "-url")),
+        (DeleteSettings, ["notes", "a", "b", "c"], ("notes", "a", "b", "c")),
+        (PlainSettings, [], ()),
+    ],
+)
+def test_plain_arguments_stand_anywhere(program, arguments, plain):
+    assert load_command(program, arguments, {}).arguments == plain
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "word"),
+    [
+        (PutSettings, [], "SCHEMA"),
+        (PutSettings, ["notes"], "KEY"),
+        (PutSettings, ["notes", "a", "b", "hunter2"], "more arguments"),
+        (DeleteSettings, ["notes"], "KEY"),
+        (PlainSettings, ["hunter2"], "unexpected argument"),
+    ],
+)
+def test_too_few_and_too_many_arguments_are_told_and_not_repeated(program, arguments, word):
+    told = refused(arguments, load=lambda given, environ: load_command(program, given, environ))
+    assert word in told and "hunter2" not in told
