@@ -38,7 +38,7 @@ def schema_get(settings: NamedSettings) -> int:
 def schema_put(settings: SchemaPutSettings) -> int:
     """Put a schema in force."""
     name, *file = settings.arguments
-    document = read_input("", *file or [""])
+    document = read_input(settings.document, *file or [""])
     with connected(settings) as client:
         write_json(client.schema_put(name, document))
     return EXIT_DONE
@@ -47,7 +47,7 @@ def schema_put(settings: SchemaPutSettings) -> int:
 def schema_check(settings: CheckSettings) -> int:
     """Check a schema, and perhaps what is stored."""
     name, *file = settings.arguments
-    document = read_input("", *file or [""])
+    document = read_input(settings.document, *file or [""])
     with connected(settings) as client:
         if not settings.scan:
             write_json(client.schema_check(name, document))

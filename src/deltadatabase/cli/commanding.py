@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,6 +95,11 @@ def write_json(value: object) -> None:
     """Write a line of JSON to stdout."""
     write(msgspec.json.encode(value) + b"\n")
     sys.stdout.flush()
+
+
+def moment(at: datetime | None) -> str | None:
+    """A time as the server writes it, with milliseconds."""
+    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def compact(document: bytes) -> msgspec.Raw:

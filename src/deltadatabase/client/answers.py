@@ -143,6 +143,19 @@ class SchemaStored(msgspec.Struct, frozen=True, kw_only=True):
     enforced: bool = True
 
 
+class SchemaCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many entities a schema id holds.
+
+    ``complete`` is False where counting would have taken too long: then there are at least so many.
+    ``schema`` says whether it has a schema.
+    """
+
+    schema_id: str
+    entities: int
+    complete: bool = True
+    schema: bool = False
+
+
 class Refused(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A stored entity that a new schema would refuse, with the reasons; or (``error``) a damaged one."""
 
