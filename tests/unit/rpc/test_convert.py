@@ -65,7 +65,17 @@ results = st.builds(
 )
 
 
-OF_A_READ = ("schema_id", "key", "shard", "term", "if_none_match", "timeout_ms", "request_id", "traceparent")
+OF_A_READ = (
+    "schema_id",
+    "key",
+    "shard",
+    "term",
+    "if_none_match",
+    "deleted",
+    "timeout_ms",
+    "request_id",
+    "traceparent",
+)
 
 
 def test_operations_have_the_numbers_of_the_protocol() -> None:
