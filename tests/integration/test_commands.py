@@ -128,6 +128,20 @@ def test_lists(deltadb):
     assert deltadb("ls", "listed")[1] == b"k 2\nk 3\nk 4\n"
 
 
+def test_who_has_no_valid_key_is_told_how_to_give_one(tmp_path):
+    with served(tmp_path / "guarded", f"-data={tmp_path / 'db'}", "-admin-key=0123456789abcdef") as server:
+        done = subprocess.run(
+            [DELTADB, "ls", "-url", server.url],
+            env={**os.environ, "DELTADB_KEY": "wrong"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "(unauthenticated)" in done.stderr and "DELTADB_KEY" in done.stderr
+
+
 def test_a_key_may_look_like_a_flag(deltadb):
     assert deltadb("put", "-document", "1", "--", "notes", "-url")[0] == 0
     assert deltadb("get", "--", "notes", "-url")[1] == b"1"

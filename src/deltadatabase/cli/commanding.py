@@ -68,6 +68,8 @@ def exit_code(error: DeltaError) -> int:
 def tell(name: str, error: DeltaError) -> None:
     """Print an error for people."""
     say(f"deltadb {name}: {' '.join(error.detail.split())} ({error.code})")
+    if isinstance(error, errors.Unauthenticated):
+        say("  a key is given by DELTADB_KEY, -key-file or -key")
     for issue in error.issues[:ISSUES_SHOWN]:
         say(f"  {issue.pointer or '/'}: {issue.detail}")
     for note in getattr(error, "__notes__", ()):

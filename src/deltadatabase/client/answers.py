@@ -189,6 +189,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     permissions: tuple[str, ...]
     created_at: str | None = None
     expires_at: str | None = None
+    last_used_at: str | None = None
     enabled: bool = True
     schemas: tuple[str, ...] | None = None
     rate_per_s: int | None = None
@@ -204,6 +205,7 @@ class NewApiKey(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str | None = None
     expires_at: str | None = None
     schemas: tuple[str, ...] | None = None
+    rate_per_s: int | None = None
 
     def __repr__(self) -> str:
         return f"NewApiKey(id={self.id!r}, name={self.name!r}, permissions={self.permissions!r})"
