@@ -9,6 +9,7 @@ from deltadatabase.cli.commanding import (
     connected,
     read_input,
     write,
+    write_fields,
     write_json,
 )
 from deltadatabase.settings import (
@@ -72,7 +73,7 @@ def keys_ls(settings: PlainSettings) -> int:
     with connected(settings) as client:
         keys = client.keys()
     for key in keys:
-        write_json(key)
+        write_fields(key)
     return EXIT_DONE
 
 
@@ -86,7 +87,7 @@ def keys_create(settings: KeyCreateSettings) -> int:
             schemas=_words(settings.schemas) or None,
             rate_per_s=settings.rate or None,
         )
-    write_json(created)
+    write_fields(created)
     return EXIT_DONE
 
 
@@ -101,7 +102,7 @@ def workers(settings: PlainSettings) -> int:
     """List proc workers."""
     with connected(settings) as client:
         for worker in client.workers():
-            write_json(worker)
+            write_fields(worker)
     return EXIT_DONE
 
 

@@ -99,6 +99,12 @@ def write_json(value: object) -> None:
     sys.stdout.flush()
 
 
+def write_fields(answer: msgspec.Struct) -> None:
+    """Write an answer of the client as a line of JSON."""
+    fields = msgspec.structs.asdict(answer)
+    write_json({name: moment(it) if isinstance(it, datetime) else it for name, it in fields.items()})
+
+
 def moment(at: datetime | None) -> str | None:
     """A time as the server writes it, with milliseconds."""
     return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -187,9 +187,9 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     permissions: tuple[str, ...]
-    created_at: str | None = None
-    expires_at: str | None = None
-    last_used_at: str | None = None
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
     enabled: bool = True
     schemas: tuple[str, ...] | None = None
     rate_per_s: int | None = None
@@ -202,8 +202,8 @@ class NewApiKey(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     secret: str
     permissions: tuple[str, ...]
-    created_at: str | None = None
-    expires_at: str | None = None
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
     schemas: tuple[str, ...] | None = None
     rate_per_s: int | None = None
 
@@ -217,5 +217,5 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     worker_id: str
     status: str
     key_id: str = ""
-    last_seen: str | None = None
+    last_seen: datetime | None = None
     tags: dict[str, str] = {}
