@@ -152,6 +152,7 @@ async def test_a_child_that_dies_ends_the_scan_without_its_last_line() -> None:
     async with trial_of(OBJECTS) as trial:
         assert await trial.check([("a", b"{}"), ("b", b"[]")]) == [(), NOT_AN_OBJECT]
         trial._process.kill()
+        trial._process.wait()  # So that the pipe is certainly broken.
         with pytest.raises(Internal):
             await trial.check([("a", b"{}")])
 
