@@ -166,6 +166,29 @@ def test_every_last_state_arrives_through_kills_of_workers_and_of_the_main_worke
     assert all(code == 0 for code in cluster.stop())
 
 
+@pytest.mark.integration
+def test_deletes_of_before_a_restart_are_told_of_through_proc_workers(
+    started: Programs, tmp_path: Path
+) -> None:
+    cluster = Cluster(started, [f"-shared-fs={tmp_path / 'db'}"], tmp_path / "state").start("w1", "w2")
+    for key in KEYS:
+        put(cluster.url, key, "1")
+    feed = f"{cluster.url}/changes/notes"
+    token = httpx.get(feed, timeout=20.0).json()["next"]
+    for key in KEYS[::2]:
+        assert httpx.delete(f"{cluster.url}/entities/notes/{key}", timeout=20.0).status_code == 204
+    cluster.main.kill()
+    cluster.start_main()
+    cluster.ready(2)
+    told: dict[str, bool] = {}
+    more = True
+    while more:
+        page = httpx.get(feed, params={"since": token}, timeout=20.0).json()
+        told.update({change["key"]: change["deleted"] for change in page["changes"]})
+        token, more = page["next"], page["more"]
+    assert told == {key: key in KEYS[::2] for key in KEYS}
+
+
 class Server:
     """``deltadb serve`` on a directory."""
 

@@ -87,6 +87,7 @@ def decode_request(message: proc_worker_pb2.Request) -> Command:
             shard=message.shard,
             term=message.term,
             if_none_match=decode_etags(message.if_none_match) if message.HasField("if_none_match") else None,
+            deleted=message.deleted,
             timeout_ms=message.timeout_ms,
             request_id=message.request_id,
             traceparent=message.traceparent,

@@ -65,7 +65,10 @@ results = st.builds(
 )
 
 
-OF_A_READ = ("schema_id", "key", "shard", "term", "if_none_match", "timeout_ms", "request_id", "traceparent")
+OF_A_READ = (
+    *("schema_id", "key", "shard", "term", "if_none_match", "deleted"),
+    *("timeout_ms", "request_id", "traceparent"),
+)
 
 
 def test_operations_have_the_numbers_of_the_protocol() -> None:
@@ -104,7 +107,7 @@ def test_defaults_cost_nothing_on_the_wire() -> None:
 
 
 def test_a_read_needs_no_write_id() -> None:
-    command = Command(op=Op.GET, schema_id="s", key="k")
+    command = Command(op=Op.GET, schema_id="s", key="k", deleted=True)
     assert convert.decode_request(convert.encode_request(1, command)) == command
 
 
