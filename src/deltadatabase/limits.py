@@ -148,6 +148,8 @@ IMPORTS_MAX: Final = 8
 IMPORT_IN_FLIGHT_MAX: Final = 128
 """Lines of one import that are being written at once."""
 IMPORT_IN_FLIGHT_BYTES_MAX: Final = 8 * MIB
+IMPORT_TURN_LINES: Final = 64
+"""After so many lines of an import others get their turn: about a millisecond."""
 IMPORT_ERRORS_MAX: Final = 1000
 IMPORT_PATIENCE_S: Final = 30.0
 """How long lines are tried again while none at all can be written."""
