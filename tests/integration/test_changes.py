@@ -279,6 +279,17 @@ def test_a_client_that_hangs_up_leaves_nothing_behind(server: Server) -> None:
 
 
 @pytest.mark.integration
+def test_a_client_that_hangs_up_while_it_waits_gives_its_place_back(server: Server) -> None:
+    polls = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]
+    for poll in polls:
+        poll.sendall(b"GET /changes/notes?feed=longpoll&timeout=60 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    wait_for(lambda: server.metric("feeds_open") == 5, "all wait")
+    for poll in polls:
+        poll.close()
+    wait_for(lambda: server.metric("feeds_open") == 0, "the feeds are closed", timeout_s=20.0)
+
+
+@pytest.mark.integration
 def test_a_reader_that_stops_reading_holds_nobody_up_and_misses_nothing(server: Server) -> None:
     slow = server.stream(receives_bytes=4096)
     wait_for(lambda: server.metric("feeds_open") == 1, "the feed is open")
