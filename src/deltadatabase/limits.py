@@ -148,6 +148,8 @@ IMPORTS_MAX: Final = 8
 IMPORT_IN_FLIGHT_MAX: Final = 128
 """Lines of one import that are being written at once."""
 IMPORT_IN_FLIGHT_BYTES_MAX: Final = 8 * MIB
+IMPORT_TURN_LINES: Final = 64
+"""After so many lines of an import others get their turn: about a millisecond."""
 IMPORT_ERRORS_MAX: Final = 1000
 IMPORT_PATIENCE_S: Final = 30.0
 """How long lines are tried again while none at all can be written."""
@@ -233,8 +235,15 @@ FEED_GATHER_S: Final = 0.02
 """Changes that follow each other so closely are sent together."""
 FEED_COST_S: Final = 0.0002
 """Each open feed makes all gather for so much longer, so that many cannot take the whole processor."""
-FEED_BATCH_BYTES_MAX: Final = 8 * MIB
+FEED_BATCH_BYTES_MAX: Final = 256 * KIB
+"""Documents that one feed holds for its client, and one more: there are many, and some do not read."""
+FEED_CHUNK_BYTES: Final = 64 * KIB
+"""The server below takes some pieces of a stream ahead of the client."""
 FEED_READS_MAX: Final = 16
+FEED_DOCUMENT_READS_MAX: Final = 64
+"""Documents that are being read for all feeds together."""
+FEED_TAKE_S: Final = 60.0
+"""A stream ends when its client has taken nothing for so long: heartbeats come four times as often."""
 FEED_TOKEN_BYTES_MAX: Final = 512
 # Listings
 LISTING_REQUESTS_MAX: Final = 8

@@ -166,6 +166,29 @@ def test_every_last_state_arrives_through_kills_of_workers_and_of_the_main_worke
     assert all(code == 0 for code in cluster.stop())
 
 
+@pytest.mark.integration
+def test_deletes_of_before_a_restart_are_told_of_through_proc_workers(
+    started: Programs, tmp_path: Path
+) -> None:
+    cluster = Cluster(started, [f"-shared-fs={tmp_path / 'db'}"], tmp_path / "state").start("w1", "w2")
+    for key in KEYS:
+        put(cluster.url, key, "1")
+    feed = f"{cluster.url}/changes/notes"
+    token = httpx.get(feed, timeout=20.0).json()["next"]
+    for key in KEYS[::2]:
+        assert httpx.delete(f"{cluster.url}/entities/notes/{key}", timeout=20.0).status_code == 204
+    cluster.main.kill()
+    cluster.start_main()
+    cluster.ready(2)
+    told: dict[str, bool] = {}
+    more = True
+    while more:
+        page = httpx.get(feed, params={"since": token}, timeout=20.0).json()
+        told.update({change["key"]: change["deleted"] for change in page["changes"]})
+        token, more = page["next"], page["more"]
+    assert told == {key: key in KEYS[::2] for key in KEYS}
+
+
 class Server:
     """``deltadb serve`` on a directory."""
 
@@ -253,6 +276,17 @@ def test_a_client_that_hangs_up_leaves_nothing_behind(server: Server) -> None:
     for connection in connections:
         connection.close()
     wait_for(lambda: server.metric("feeds_open") == 0, "the feeds are closed")
+
+
+@pytest.mark.integration
+def test_a_client_that_hangs_up_while_it_waits_gives_its_place_back(server: Server) -> None:
+    polls = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]
+    for poll in polls:
+        poll.sendall(b"GET /changes/notes?feed=longpoll&timeout=60 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    wait_for(lambda: server.metric("feeds_open") == 5, "all wait")
+    for poll in polls:
+        poll.close()
+    wait_for(lambda: server.metric("feeds_open") == 0, "the feeds are closed", timeout_s=20.0)
 
 
 @pytest.mark.integration

@@ -13,7 +13,8 @@ from deltadatabase import limits
 from deltadatabase.client.calls import Call
 from deltadatabase.client.problems import error_of, not_ours
 from deltadatabase.client.requests import Request, Response
-from deltadatabase.client.steps import Means, Steps, respond
+from deltadatabase.client.retrying import final
+from deltadatabase.client.steps import Means, Steps, Trying, respond_trying
 from deltadatabase.errors import DeltaError, Invalid
 
 
@@ -43,14 +44,18 @@ def batch(asked: Sequence[Call[Any]], means: Means) -> Steps[list[Any]]:
     named = [call.named(means.name()) for call in asked]
     results: list[Any] = []
     for part in portions(named):
-        response = yield from respond(_request(part), means)
+        request = _request(part)
+        trying = Trying(request, means)
+        response = yield from respond_trying(trying, request)
         try:
             answered = msgspec.json.decode(response.body, type=_Batch).responses
         except msgspec.MsgspecError:
             raise not_ours() from None
         if len(answered) != len(part):
             raise not_ours()
-        results += [_result(call, each) for call, each in zip(part, answered, strict=True)]
+        results += [
+            _result(call, each, unknown=trying.unknown) for call, each in zip(part, answered, strict=True)
+        ]
     return results
 
 
@@ -100,11 +105,14 @@ def _embedded(body: bytes) -> msgspec.Raw:
     return msgspec.Raw(body)
 
 
-def _result(call: Call[Any], answered: _Answered) -> Any:
+def _result(call: Call[Any], answered: _Answered, *, unknown: bool) -> Any:
     headers = {name.lower(): value for name, value in answered.headers.items()}
     response = Response(answered.status, headers, bytes(answered.body))
     try:
         error = error_of(replace(call.request), response)
-        return call.parse(response) if error is None else error
+        if error is not None:
+            # What a try before this one has done, the answer to this one need not say.
+            return final(call.request, error, unknown=unknown)
+        return call.parse(response)
     except DeltaError as exc:
         return exc

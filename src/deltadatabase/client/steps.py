@@ -92,12 +92,15 @@ class Trying:
     Args:
         request: what is tried.
         means: what is decided by.
+
+    Attributes:
+        unknown: an earlier try may have been applied.
     """
 
     def __init__(self, request: Request, means: Means) -> None:
         self._request = request
         self._means = means
-        self._unknown = False
+        self.unknown = False
         self.restart()
 
     def restart(self) -> None:
@@ -111,14 +114,18 @@ class Trying:
         wait = wait_s(self._attempts, error, self._means.chance())
         left_s = self._begun_s + self._means.policy.give_up_after_s - self._means.clock.monotonic_s()
         if not may_retry(self._request, error) or (not forever and wait > left_s):
-            raise final(self._request, error, unknown=self._unknown)
-        self._unknown = self._unknown or not error.certain
+            raise final(self._request, error, unknown=self.unknown)
+        self.unknown = self.unknown or not error.certain
         return Sleep(wait)
 
 
 def respond(request: Request, means: Means) -> Steps[Response]:
     """Send a request until there is an answer that counts. Raises ``DeltaError``."""
-    trying = Trying(request, means)
+    return (yield from respond_trying(Trying(request, means), request))
+
+
+def respond_trying(trying: Trying, request: Request) -> Steps[Response]:
+    """As ``respond``; ``trying`` tells afterwards what earlier tries may have done."""
     while True:
         outcome: Response | Failure = yield Send(request)
         error = error_of(request, outcome)

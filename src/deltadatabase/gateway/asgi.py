@@ -38,12 +38,15 @@ class StreamedAnswer(NamedTuple):
         chunks: its body, piece by piece; closed when the client leaves. Raising ends the response
             without its proper end, so that no client takes it for whole.
         timing: as for ``Answer``.
+        take_s: the client is gone if it has not taken a piece within so many seconds; None: it may take
+            its time.
     """
 
     status: int
     headers: Headers
     chunks: AsyncIterator[bytes]
     timing: str = ""
+    take_s: float | None = None
 
 
 async def send_answer(answer: Answer, extra: Headers, send: Send, *, with_body: bool = True) -> None:

@@ -57,13 +57,27 @@ Lane = tuple[str, str]
 class _Given(msgspec.Struct, forbid_unknown_fields=True):
     method: str | msgspec.UnsetType = msgspec.UNSET
     path: str | msgspec.UnsetType = msgspec.UNSET
-    headers: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    headers: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Batch(msgspec.Struct, forbid_unknown_fields=True):
-    requests: list[_Given]
+    requests: msgspec.Raw
     defaults: _Given | msgspec.UnsetType = msgspec.UNSET
+
+
+# An array with a place for each request: it ends the reading of one that is longer, where a list would
+# make millions of objects first.
+_REQUESTS: Final = msgspec.defstruct(
+    "_Requests",
+    [
+        (f"r{number}", _Given | msgspec.UnsetType, msgspec.UNSET)
+        for number in range(limits.BATCH_REQUESTS_MAX)
+    ],
+    array_like=True,
+    forbid_unknown_fields=True,
+)
+_TOO_LONG: Final = f"Expected `array` of at most length {limits.BATCH_REQUESTS_MAX}"
 
 
 class BatchedRequest(NamedTuple):
@@ -108,6 +122,8 @@ class BatchAnswer(msgspec.Struct, frozen=True):
 
 
 _decode_batch: Final = msgspec.json.Decoder(_Batch).decode
+_decode_requests: Final = msgspec.json.Decoder(_REQUESTS).decode
+_decode_headers: Final = msgspec.json.Decoder(dict[str, str]).decode
 
 
 def parse_batch(body: bytes) -> list[BatchedRequest]:
@@ -115,26 +131,28 @@ def parse_batch(body: bytes) -> list[BatchedRequest]:
 
     Raises:
         Invalid: ``bad_batch``, with the number of the request from 0.
-        TooLarge: more than ``limits.BATCH_REQUESTS_MAX`` requests.
+        TooLarge: more than ``limits.BATCH_REQUESTS_MAX`` requests, or of ``limits.HEADER_BYTES_MAX`` headers.
     """
     try:
         batch = _decode_batch(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        places = msgspec.structs.astuple(_decode_requests(batch.requests))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        if str(exc) == _TOO_LONG:
+            raise TooLarge(f"the batch holds more than {limits.BATCH_REQUESTS_MAX} requests") from None
         # The parser's own words may quote names of the body.
         raise Invalid(
             'the batch is not a json object {"defaults": {…}, "requests": [{"method", "path", "headers", '
             '"body"}, …]}',
             code="bad_batch",
         ) from None
-    if not batch.requests:
+    requests = [given for given in places if isinstance(given, _Given)]
+    if not requests:
         raise Invalid("the batch holds no requests", code="bad_batch")
-    if len(batch.requests) > limits.BATCH_REQUESTS_MAX:
-        raise TooLarge(f"the batch holds more than {limits.BATCH_REQUESTS_MAX} requests")
     defaults = _Given() if batch.defaults is msgspec.UNSET else batch.defaults
     default_headers = _headers(defaults.headers, "the defaults")
     return [
         _request(given, defaults, default_headers, f"request {number}")
-        for number, given in enumerate(batch.requests)
+        for number, given in enumerate(requests)
     ]
 
 
@@ -174,11 +192,17 @@ def _first(given: str | msgspec.UnsetType, default: str | msgspec.UnsetType, oth
     return otherwise if default is msgspec.UNSET else default
 
 
-def _headers(given: dict[str, str] | msgspec.UnsetType, which: str) -> dict[bytes, bytes]:
+def _headers(given: msgspec.Raw | msgspec.UnsetType, which: str) -> dict[bytes, bytes]:
     headers: dict[bytes, bytes] = {}
     if given is msgspec.UNSET:
         return headers
-    for name, value in given.items():
+    if len(bytes(given)) > limits.HEADER_BYTES_MAX:
+        raise TooLarge(f"the headers of {which} are larger than {limits.HEADER_BYTES_MAX} bytes")
+    try:
+        fields = _decode_headers(given)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Invalid(f"the headers of {which} are not an object of strings", code="bad_batch") from None
+    for name, value in fields.items():
         lower = name.lower()
         if lower not in HEADERS:
             raise Invalid(

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Final, NamedTuple
 
 from deltadatabase.clock import Clock, Random
-from deltadatabase.errors import DeltaError, Internal
+from deltadatabase.errors import DeltaError, Internal, RequestTimeout
 from deltadatabase.gateway.asgi import (
     Answer,
     ASGIApp,
@@ -49,11 +49,20 @@ class Exchange(NamedTuple):
         head: its checked beginning.
         body: None when it has none.
         request_id: names it in logs and answers.
+        receive: the ASGI callable; for ``left``.
     """
 
     head: Head
     body: Body | None
     request_id: str
+    receive: Receive | None = None
+
+    async def left(self) -> None:
+        """Return when the client has left; never, if its request has a body, which is not looked into."""
+        if self.receive is None or self.body is not None:
+            await asyncio.get_running_loop().create_future()
+        else:
+            await _left(self.receive)
 
     async def read_body(self, limit_bytes: int) -> bytes:
         """All of the body, b"" without one. Raises TooLarge, RequestTimeout, Invalid."""
@@ -156,7 +165,7 @@ class Edge:
         async with contextlib.aclosing(_as_generator(answer.chunks)) as chunks:
             await reply.send(start)
             if reply.with_body:
-                sending = asyncio.ensure_future(_send_chunks(chunks, reply.send))
+                sending = asyncio.ensure_future(_send_chunks(chunks, reply.send, answer.take_s))
                 leaving = asyncio.ensure_future(_left(receive))
                 try:
                     await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -192,7 +201,7 @@ class Edge:
         reply.reusable = True
         if self._local_only:
             check_local(head.fields)
-        return Exchange(head, body, reply.request_id)
+        return Exchange(head, body, reply.request_id, receive)
 
     async def _delegate(
         self, scope: Scope, receive: Receive, reply: _Reply, exchange: Exchange
@@ -264,10 +273,14 @@ async def _as_generator(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
             await chunks.aclose()
 
 
-async def _send_chunks(chunks: AsyncIterator[bytes], send: Send) -> None:
+async def _send_chunks(chunks: AsyncIterator[bytes], send: Send, take_s: float | None) -> None:
     # The server takes the next piece when the client has taken what was sent before.
     async for chunk in chunks:
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        try:
+            async with asyncio.timeout(take_s):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except TimeoutError:
+            raise RequestTimeout("the client has taken nothing for too long") from None
 
 
 async def _left(receive: Receive) -> None:

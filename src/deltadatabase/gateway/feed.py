@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +18,7 @@ from deltadatabase.errors import (
     NotFound,
     Overloaded,
     RateLimited,
+    RequestTimeout,
     Unavailable,
 )
 from deltadatabase.gateway.asgi import Answer, Headers, StreamedAnswer
@@ -27,12 +28,14 @@ from deltadatabase.gateway.positions import Position, bad_token
 from deltadatabase.gateway.problem import problem
 from deltadatabase.gateway.request import choice, number, parameters
 from deltadatabase.limits import (
+    FEED_CHUNK_BYTES,
     FEED_COST_S,
     FEED_GATHER_S,
     FEED_HEARTBEAT_S,
     FEED_PAGE_DEFAULT,
     FEED_PAGE_MAX,
     FEED_RETRY_S,
+    FEED_TAKE_S,
     FEED_TOKEN_BYTES_MAX,
     FEED_WAIT_DEFAULT_S,
     FEED_WAIT_MAX_S,
@@ -130,10 +133,11 @@ class FeedHandler:
         if wanted.feed != NORMAL:
             self._check_room(principal)
         if wanted.feed == EVENTSOURCE:
-            return StreamedAnswer(200, _EVENTS, self._events(wanted, position, principal, exchange))
+            events = self._events(wanted, position, principal, exchange)
+            return StreamedAnswer(200, _EVENTS, events, take_s=FEED_TAKE_S)
         if wanted.feed == LONGPOLL:
             with self._counted(principal):
-                batch = await self._first(wanted, position)
+                batch = await _while_there(exchange, self._first(wanted, position))
             # The key may have ended meanwhile.
             self._confirm(head.authorization, schema_id)
         else:
@@ -227,12 +231,16 @@ class FeedHandler:
             except (Unavailable, Overloaded):
                 await asyncio.sleep(min(left_s, FEED_RETRY_S))
                 continue
-            position = batch.position
-            if batch.deliveries:
+            position, more = batch.position, batch.more
+            events = b"".join(self._changed(schema_id, delivery) for delivery in batch.deliveries)
+            del batch  # It holds the documents, and the client may take its time.
+            if events:
                 # Asked again: reading may have taken its time.
                 self._confirm(authorization, schema_id)
-                yield b"".join(self._changed(schema_id, delivery) for delivery in batch.deliveries)
-            if not batch.more:
+                for start in range(0, len(events), FEED_CHUNK_BYTES):
+                    yield events[start : start + FEED_CHUNK_BYTES]
+                del events
+            if not more:
                 await following.wait(schema_id, position, left_s)
                 await asyncio.sleep(max(FEED_GATHER_S, following.open * FEED_COST_S))
 
@@ -243,6 +251,25 @@ class FeedHandler:
     def _changed(self, schema_id: str, delivery: Delivery) -> bytes:
         token = self._following.token(schema_id, delivery.position)
         return f"id: {token}\n".encode() + _event("change", msgspec.json.encode(_change(delivery)))
+
+
+async def _while_there(exchange: Exchange, reading: Coroutine[Any, Any, Batch]) -> Batch:
+    """Wait for changes, unless the client leaves: its place is then another one's.
+
+    Raises:
+        RequestTimeout: it has left.
+    """
+    task = asyncio.ensure_future(reading)
+    leaving = asyncio.ensure_future(exchange.left())
+    try:
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+        task.cancel()
+        await asyncio.wait({task})
+    if task.cancelled():
+        raise RequestTimeout("the client has left", code="client_left")
+    return task.result()
 
 
 def parse(schema_id: str, query: bytes, last_event_id: bytes | None) -> Wanted:

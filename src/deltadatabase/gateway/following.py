@@ -43,6 +43,7 @@ from deltadatabase.limits import (
     CHANGES_SETTLE_S,
     CLOCK_SKEW_MAX_S,
     FEED_BATCH_BYTES_MAX,
+    FEED_DOCUMENT_READS_MAX,
     FEED_READS_MAX,
     LIST_PAGE_MAX,
     REQUEST_TIMEOUT_MS,
@@ -138,6 +139,7 @@ class Following:
         self._clock = clock
         self._settle_s = settle_s
         self._walks = asyncio.Semaphore(CATCH_UPS_MAX)
+        self._document_reads = asyncio.Semaphore(FEED_DOCUMENT_READS_MAX)
         self.log = log or ChangeLog(clock=clock, random=random)
         self.unsure = UnsureWrites(self._look, on_overflow=self.log.begin_anew, checks_s=checks_s)
         self.open = 0
@@ -282,13 +284,15 @@ class Following:
             deliveries, size = [], 0
             for start in range(0, len(placed), FEED_READS_MAX):
                 chunk = placed[start : start + FEED_READS_MAX]
-                read = await asyncio.gather(
+                for read in await asyncio.gather(
                     *(self._with_document(schema_id, change, place) for change, place in chunk)
-                )
-                deliveries += read
-                size += sum(len(delivery.document or b"") for delivery in read)
-                if size > FEED_BATCH_BYTES_MAX and len(deliveries) < len(placed):
-                    complete = False
+                ):
+                    deliveries.append(read)
+                    size += len(read.document or b"")
+                    if size > FEED_BATCH_BYTES_MAX:
+                        break  # What was read behind it is let go: the client may take its time.
+                if size > FEED_BATCH_BYTES_MAX:
+                    complete = complete and len(deliveries) == len(placed)
                     break
         if complete:
             return Batch(deliveries, head, more=False)
@@ -298,7 +302,8 @@ class Following:
         if change.deleted:
             return Delivery(change, place)
         try:
-            result = await self._entities.state(schema_id, change.key, with_document=True)
+            async with self._document_reads:
+                result = await self._entities.state(schema_id, change.key, with_document=True)
         except Corrupt:
             return Delivery(change, place, damaged=True)
         except NotFound:
@@ -323,9 +328,13 @@ class Following:
                 read = await asyncio.gather(
                     *(self._stored(schema_id, listed, position, documents) for listed in chunk)
                 )
-                deliveries += [delivery for delivery in read if delivery is not None]
-                size += sum(len(one.document or b"") for one in read if one is not None)
-                after = chunk[-1].name
+                for listed, delivery in zip(chunk, read, strict=True):
+                    after = listed.name
+                    if delivery is not None:
+                        deliveries.append(delivery)
+                        size += len(delivery.document or b"")
+                        if size > FEED_BATCH_BYTES_MAX:
+                            break
                 if len(deliveries) >= limit or size > FEED_BATCH_BYTES_MAX:
                     return Batch(deliveries, msgspec.structs.replace(position, after=after), more=True)
             if not page.next:
@@ -346,7 +355,8 @@ class Following:
         # What was put late may be newer than what its owner remembers.
         fresh = listed.updated_ms > self._clock.wall_ms() - _MARGIN_MS
         try:
-            result = await self._entities.state(schema_id, key, with_document=documents, fresh=fresh)
+            async with self._document_reads:
+                result = await self._entities.state(schema_id, key, with_document=documents, fresh=fresh)
         except NotFound:
             return None
         except Corrupt:

@@ -647,7 +647,7 @@ class Router(Listings):
                     if self.observer is not None:
                         # It was applied; but others may have written since.
                         self.observer.uncertain(command)
-                    return result
+                    return msgspec.structs.replace(result, created=_surely_created(command, result))
                 if current:
                     raise unknown from cause
 
@@ -863,3 +863,8 @@ async def _gather(calls: list[Awaitable[Result]]) -> list[Result | DeltaError]:
                 return exc
 
     return list(await asyncio.gather(*(one(call) for call in calls)))
+
+
+def _surely_created(command: Command, found: Result) -> bool:
+    """Whether a write that was found in an entity's history has created it; the history does not say."""
+    return command.op is Op.PUT and (found.version == 1 or command.if_none_match == ("*",))

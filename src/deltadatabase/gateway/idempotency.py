@@ -322,9 +322,12 @@ class IdempotentWrites:
         return looked.number <= use.seen + 1
 
     async def _present(self, write: KeyedWrite) -> Result:
-        """Version and ETag of the entity now, without its document; 0 and "" where there is none."""
+        """Version and ETag of the entity now, without its document; no ETag where there is none.
+
+        A deleted one's version counts: without it nothing would tell how far its history must reach.
+        """
         try:
-            return await self._entities.get(write.schema_id, write.key, if_none_match=ANY)
+            return await self._entities.state(write.schema_id, write.key)
         except NotFound:
             return Result()
 

@@ -205,11 +205,16 @@ class _Import:
     async def take(self, chunks: AsyncIterator[bytes]) -> None:
         """Begin to write every line. Raises what ends the stream, or the right to write."""
         splitter = LineSplitter(line_bytes_max(self._document_bytes_max))
+        turn = 0
         async for chunk in chunks:
             for line in splitter.feed(chunk):
                 await self._take_line(line)
                 if self._counts.stopped_at:
                     return
+                # Lines that are refused wait for nothing, and one piece may hold a hundred thousand.
+                turn += 1
+                if turn % limits.IMPORT_TURN_LINES == 0:
+                    await asyncio.sleep(0)
         for line in splitter.end():
             await self._take_line(line)
 

@@ -29,6 +29,12 @@ class Entities(Protocol):
         """Read an entity. Raises NotFound."""
         ...
 
+    async def state(
+        self, schema_id: str, key: str, *, with_document: bool = False, fresh: bool = False
+    ) -> Result:
+        """Read an entity or its tombstone, whose ``etag`` is "". Raises NotFound where there is neither."""
+        ...
+
     async def put(
         self,
         schema_id: str,

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 
 from deltadatabase.auth.accounts import Accounts
-from deltadatabase.auth.policy import Permission, Principal, reaches, require
+from deltadatabase.auth.policy import Permission, Principal, require
 from deltadatabase.errors import (
     DeltaError,
     MethodNotAllowed,
@@ -26,7 +26,7 @@ from deltadatabase.gateway.idempotency import REPLAYED, IdempotentWrites, keyed_
 from deltadatabase.gateway.ports import Entities
 from deltadatabase.gateway.problem import problem
 from deltadatabase.gateway.request import decode_path, parameters
-from deltadatabase.model import PatchKind, Result
+from deltadatabase.model import Result
 from deltadatabase.storage.paths import check_key, check_schema_id
 
 PREFIX: Final = "/entities/"
@@ -147,9 +147,9 @@ class ResourceHandler:
         except UnsupportedMediaType as exc:
             refused = problem(exc, exchange.request_id)
             return refused._replace(headers=[*refused.headers, _ACCEPT_PATCH])
-        if kind is PatchKind.JSON:
-            # Its `test`, `copy` and `move` answer questions about the document.
-            require(principal, Permission.READ, schema_id)
+        # What comes of a patch depends on the document: `test`, `copy` and `move` ask for values, and whoever
+        # may write a schema as well can ask of a merge patch whether its result is valid.
+        require(principal, Permission.READ, schema_id)
         wanted = asked.write_conditions_of(fields)
         named = asked.idempotency_key(fields)
         patch = await self._body(exchange)
@@ -181,9 +181,7 @@ class ResourceHandler:
         if preference == MINIMAL:
             headers.append(_applied(preference))
             return Answer(204, headers, b"", worker_timing(result))
-        # Who may only write learns nothing of what is there.
-        readable = may_read(principal, schema_id)
-        document = await self._patched(schema_id, key, result, exchange) if readable else b""
+        document = await self._patched(schema_id, key, result, exchange)
         if not document:
             return Answer(204, headers, b"", worker_timing(result))
         if preference:
@@ -245,11 +243,6 @@ def path_of(schema_id: str, key: str) -> str:
     escaped = quote(key, safe="")
     # Dots alone are not escaped by rule, and a segment of them is taken for a step upwards.
     return f"{PREFIX}{schema_id}/{escaped.replace('.', '%2E') if escaped in ('.', '..') else escaped}"
-
-
-def may_read(principal: Principal, schema_id: str) -> bool:
-    """Whether the caller may see documents of this schema id."""
-    return principal.is_admin or (Permission.READ in principal.permissions and reaches(principal, schema_id))
 
 
 def _headers(result: Result, named: bytes | None) -> Headers:

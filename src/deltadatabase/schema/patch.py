@@ -8,7 +8,7 @@ that occur twice in an object that is opened, the last value stays.
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Final, NamedTuple, NoReturn, Protocol, TypeAlias
 
 import msgspec
@@ -26,7 +26,17 @@ _decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_items: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_operations: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 _decode_text: Final = msgspec.json.Decoder(str).decode
-_decode_exactly: Final = msgspec.json.Decoder(float_hook=Decimal).decode
+
+
+def _number(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        # Some 10^18 digits behind the point: valid JSON, and as good as nothing.
+        raise Invalid("the patch compares a number that is out of range", code="too_complex") from None
+
+
+_decode_exactly: Final = msgspec.json.Decoder(float_hook=_number).decode
 
 _SPACE: Final = b" \t\r\n"
 _COMPARISON_WORK: Final = 8

@@ -45,6 +45,24 @@ def test_a_torn_batch_is_sent_again_with_the_same_names():
     assert len(set(names)) == 2
 
 
+def test_after_a_torn_batch_no_call_is_said_to_have_certainly_failed():
+    """The try that was torn may have applied what the next one is refused for."""
+    asked = [calls.put("notes", "a", 1), calls.put("notes", "b", 1), calls.get("notes", "c")]
+    refused = [
+        answer(503, {"error": "no_worker", "detail": "no"}),
+        answer(409, {"error": "idempotency_key_forgotten", "detail": "no"}),
+        answer(503, {"error": "no_worker", "detail": "no"}),
+    ]
+    driver = Driver(Failure(sent=True), answers(*refused))
+    put, forgotten, got = driver.run(batch(asked, driver.means))
+    assert isinstance(put, errors.OutcomeUnknown) and not put.certain
+    assert isinstance(forgotten, errors.OutcomeUnknown) and forgotten.code == "idempotency_key_forgotten"
+    assert isinstance(got, errors.Unavailable)
+    driver = Driver(answers(*refused))
+    put, _, _ = driver.run(batch(asked, driver.means))
+    assert put.certain
+
+
 def test_a_torn_batch_with_calls_that_have_no_name_is_not_sent_again():
     asked = [calls.key_create("x", ["read"])]
     driver = Driver(Failure(sent=True))

@@ -146,6 +146,15 @@ class FakeDatabase:
             return Result(version=version, etag=etag, not_modified=True, **times)
         return Result(version=version, etag=etag, document=document, **times)
 
+    async def state(
+        self, schema_id: str, key: str, *, with_document: bool = False, fresh: bool = False
+    ) -> Result:
+        history = self.history.get((schema_id, key))
+        if history and (schema_id, key) not in self.documents:
+            self._fail()
+            return Result(version=history[-1][0], updated_ms=NOW_MS)
+        return await self.get(schema_id, key, if_none_match=None if with_document else ("*",))
+
     async def put(
         self,
         schema_id: str,

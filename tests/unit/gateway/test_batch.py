@@ -1,5 +1,6 @@
 import asyncio
 import json
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -85,6 +86,12 @@ def test_a_malformed_batch_is_refused_without_a_word_of_it(body: bytes) -> None:
 
 def test_a_batch_has_a_bounded_number_of_requests() -> None:
     assert len(parse_batch(encoded(*[{"path": "/a"}] * 100))) == 100
+    with pytest.raises(TooLarge):
+        parse_batch(b'{"requests": [' + b"{}," * 100 + b"{}]}")
+    with pytest.raises(TooLarge):
+        parse_batch(encoded({"path": "/a", "headers": {f"h{number}": "" for number in range(2000)}}))
+    with pytest.raises(TooLarge):
+        parse_batch(encoded({"path": "/a"}, defaults={"headers": {"accept": "x" * 17_000}}))
     with pytest.raises(TooLarge):
         parse_batch(encoded(*[{"path": "/a"}] * 101))
 
@@ -372,3 +379,14 @@ async def test_each_request_passes_what_is_around_the_application(
     reply = await Client(app)("POST", "/batch", encoded({"path": "/api/me"}, {"path": "/entity/a?key=b"}))
     assert [one["status"] for one in reply.json()["responses"]] == [200, 404]
     assert seen == ["/batch", "/api/me", "/entity/a"]
+
+
+def test_a_batch_of_millions_of_requests_is_not_taken_apart():
+    body = b'{"requests": [' + b"{}," * 1_000_000 + b"{}]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge):
+            parse_batch(body)
+        assert tracemalloc.get_traced_memory()[1] < 4 * limits.MIB
+    finally:
+        tracemalloc.stop()

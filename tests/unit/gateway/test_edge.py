@@ -272,6 +272,32 @@ async def test_a_stream_stops_when_the_client_leaves() -> None:
     assert len(sent) < 100
 
 
+async def test_a_stream_stops_when_its_client_takes_nothing() -> None:
+    closed: list[bool] = []
+
+    async def patient(_: Exchange) -> StreamedAnswer:
+        return StreamedAnswer(200, [], stream_of(b"x", closed=closed), take_s=0.01)
+
+    async def receive() -> Message:
+        return await asyncio.get_running_loop().create_future()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.get_running_loop().create_future()
+
+    scope: Scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/stream/x",
+        "raw_path": b"/stream/x",
+        "query_string": b"",
+        "headers": [],
+    }
+    async with asyncio.timeout(10):
+        await edge(handlers={"stream": patient}).app(scope, receive, send)
+    assert closed == [True]
+
+
 async def test_a_body_can_be_read_while_it_arrives() -> None:
     body: list[Message] = [
         {"type": "http.request", "body": b"one", "more_body": True},

@@ -222,8 +222,25 @@ async def test_a_write_applied_by_a_former_owner_is_answered_after_a_look(world:
     world.router.leave("a")
     await world.router.put_one("s", key, b"2")
     world.links["a"].gate.set()
-    assert (await writing).version == 1
+    answer = await writing
+    assert answer.version == 1
+    assert answer.created
     assert [call.op for call in world.links["b"].calls] == [Op.PUT, Op.RESOLVE]
+
+
+async def test_a_create_that_was_looked_for_is_still_a_create(world: World) -> None:
+    await world.join("a", "b")
+    key = world.key_of("a")
+    await world.router.put_one("s", key, b"0")
+    await world.router.delete("s", key)
+    world.links["a"].mode = "reply_held"
+    once = asyncio.create_task(world.router.put_one("s", key, b"1", if_none_match=("*",)))
+    await asyncio.sleep(0.01)
+    world.router.leave("a")
+    world.links["a"].gate.set()
+    answer = await once
+    assert answer.version == 3
+    assert answer.created
 
 
 async def test_a_request_that_never_left_goes_to_the_next_owner(world: World) -> None:

@@ -429,3 +429,18 @@ async def test_a_patch_of_nothing_frees_its_key(setting):
     with pytest.raises(NotFound):
         await setting.writes.write(write, send)
     assert (await setting.put()).created
+
+
+async def test_a_lost_create_is_made_up_for_where_much_was_written_and_deleted_before(setting):
+    for number in range(setting.database.remembered):
+        await setting.put(name=b"put %d" % number)
+        await setting.delete(b"delete %d" % number)
+    once = Conditions(if_none_match=ANY)
+
+    async def nothing_comes_of_it(_write_id, _when):
+        raise LOST
+
+    with pytest.raises(OutcomeUnknown):
+        await setting.writes.write(setting.named(b"2", conditions=once), nothing_comes_of_it)
+    result = await setting.put(b"2", conditions=once)
+    assert result.created and not result.repeated

@@ -370,3 +370,19 @@ async def test_a_mistake_of_ours_is_a_failed_line(handler: ImportHandler, slow: 
     report = await imported(handler, line("a", 1) + line("b", 1))
     assert [error["error"] for error in report["errors"]] == ["internal"]
     assert "secret" not in json.dumps(report)
+
+
+async def test_others_get_their_turn_while_lines_are_refused(handler: ImportHandler, slow: Slow) -> None:
+    """One piece of a body may hold a hundred thousand lines, and refused ones wait for nothing."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    beside = asyncio.create_task(other())
+    await imported(handler, b"x\n" * 10_000)
+    beside.cancel()
+    assert turns >= 10_000 // limits.IMPORT_TURN_LINES - 2

@@ -367,3 +367,16 @@ def test_no_error_quotes_the_document_or_the_patch() -> None:
         {"op": "add", "path": secret, "value": 1},
     ):
         assert secret not in refusal(document, operation).detail
+
+
+@pytest.mark.parametrize("tiny", ["1e-99999999999999999999", "0e-99999999999999999999"])
+def test_a_number_too_small_to_be_compared_is_refused(tiny):
+    patch = f'[{{"op": "test", "path": "/a", "value": {tiny}}}]'.encode()
+    with pytest.raises(Invalid) as caught:
+        parse_patch(patch, PatchKind.JSON).apply(b'{"a": 1}', BYTES_MAX)
+    assert caught.value.code == "too_complex"
+    # What is not compared is copied as it is.
+    assert (
+        patched(f'{{"a": {tiny}, "b": 1}}'.encode(), {"op": "remove", "path": "/b"})
+        == f'{{"a":{tiny}}}'.encode()
+    )

@@ -58,9 +58,10 @@ RESOURCES: Final = (
         answer_example={**CHAT, "archived": True},
         note=(
             "By a JSON Merge Patch (RFC 7396, application/merge-patch+json) or a JSON Patch (RFC 6902, "
-            "application/json-patch+json, which needs the permission read as well). The answer is the "
-            "patched document; 204 without it for who may not read, with `Prefer: return=minimal`, and for "
-            "a repeat after which the entity has changed. 409: a JSON Patch that does not fit the document."
+            "application/json-patch+json). It needs the permission read as well, since what comes of a "
+            "patch tells of the document. The answer is the patched document; 204 without it with "
+            "`Prefer: return=minimal`, and for a repeat after which the entity has changed. 409: a JSON "
+            "Patch that does not fit the document."
         ),
     ),
     Operation(
