@@ -20,7 +20,7 @@ from typing import IO, Any, Final, TypeVar
 
 import msgspec
 
-from deltadatabase.errors import Internal, Invalid, Issue, Overloaded
+from deltadatabase.errors import Invalid, Issue, Overloaded, Unavailable
 from deltadatabase.limits import SCHEMA_TRIAL_BYTES_MAX, SCHEMA_TRIALS_MAX, SCHEMA_TRIALS_WAITING_MAX
 from deltadatabase.schema.validator import compile_schema
 
@@ -70,7 +70,7 @@ class SchemaTrial:
     async def _ask(self, question: object, shape: type[T]) -> T:
         answer = await asyncio.to_thread(self._exchange, msgspec.msgpack.encode(question))
         if answer is None:
-            raise Internal("the process that tries a schema ended")
+            raise Unavailable("the process that tries the schema ended", code="schema_trial_ended")
         return msgspec.msgpack.decode(answer, type=shape)
 
     def _exchange(self, question: bytes) -> bytes | None:
@@ -100,7 +100,7 @@ async def trial_of(text: bytes) -> AsyncGenerator[SchemaTrial]:
 
     Raises:
         Invalid: ``invalid_schema``, as ``schema.validator.compile_schema``.
-        Internal: the child ended.
+        Unavailable: ``schema_trial_ended``: the child ended, perhaps for want of memory.
     """
     process = _start()
     trial = SchemaTrial(process)

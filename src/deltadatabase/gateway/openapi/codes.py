@@ -31,9 +31,9 @@ CODES: Final[dict[int, tuple[str, ...]]] = {
     500: ("integrity", "internal"),
     503: (
         "broken_answer", "contended", "ending", "entity_busy", "foreign_writer", "key_unavailable",
-        "keys_changed", "locked", "moving", "no_worker", "overloaded", "scans_busy", "schema_trials",
-        "schemas_busy", "state_unavailable", "store_bucket_missing", "store_denied", "store_gone",
-        "store_refused", "timeout", "too_many_exports", "too_many_feeds", "too_many_imports",
+        "keys_changed", "locked", "moving", "no_worker", "overloaded", "scans_busy", "schema_trial_ended",
+        "schema_trials", "schemas_busy", "state_unavailable", "store_bucket_missing", "store_denied",
+        "store_gone", "store_refused", "timeout", "too_many_exports", "too_many_feeds", "too_many_imports",
         "unavailable"
     ),
     504: ("outcome_unknown", "timeout"),
