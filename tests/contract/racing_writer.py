@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from deltadatabase.clock import SystemClock, system_random
@@ -18,6 +19,7 @@ from deltadatabase.errors import DeltaError, NotFound
 from deltadatabase.storage.base import When
 from deltadatabase.storage.batch import digest
 from deltadatabase.storage.disk import OsDisk
+from deltadatabase.storage.journaled import JournaledDirectory
 from deltadatabase.storage.local import DirectoryObjects
 
 PATHS = ("files/s/a", "files/s/b")
@@ -69,10 +71,13 @@ async def write(store: DirectoryObjects, log: Log, name: str, path: str) -> None
             log.say("ok", number, path)
 
 
-async def main(directory: str, log: str, name: str, *plant: str) -> None:
-    """Never returns."""
-    disk = NoLock() if plant else OsDisk()
-    store = DirectoryObjects(Path(directory), clock=SystemClock(), random=system_random, disk=disk)
+async def main(directory: str, log: str, name: str, kind: str) -> None:
+    """Never returns. ``kind``: ``directory``, ``journaled``, or ``no-lock``, the planted bug."""
+    disk = NoLock() if kind == "no-lock" else OsDisk()
+    backend = JournaledDirectory if kind == "journaled" else DirectoryObjects
+    store = await asyncio.to_thread(
+        partial(backend, Path(directory), clock=SystemClock(), random=system_random, disk=disk)
+    )
     await asyncio.gather(
         *(write(store, Log(f"{log}.{each}"), f"{name}.{each}", path) for each in range(2) for path in PATHS)
     )

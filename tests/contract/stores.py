@@ -10,14 +10,15 @@ from support.weed import S3Server
 from deltadatabase.clock import SystemClock, system_random
 from deltadatabase.limits import OBJECT_BYTES_MAX
 from deltadatabase.storage.base import Store
+from deltadatabase.storage.journaled import JournaledDirectory
 from deltadatabase.storage.metered import MeteredStore, StoreMeter
 from deltadatabase.storage.objects import S3Settings
 from deltadatabase.storage.opening import open_store, wait_for_store
 from deltadatabase.storage.traced import TracedStore
 from deltadatabase.telemetry.tracing import Tracing
 
-BACKENDS = ("memory", "fake", "directory", "metered", "traced", "s3")
-DURABLE = ("directory", "s3")
+BACKENDS = ("memory", "fake", "directory", "journaled", "metered", "traced", "s3")
+DURABLE = ("directory", "journaled", "s3")
 
 
 async def open_backend(
@@ -30,6 +31,13 @@ async def open_backend(
     """Open a backend by name, on its own directory or bucket."""
     if name == "fake":
         return FakeStore(object_bytes_max)
+    if name == "journaled":
+        return JournaledDirectory(
+            directory / "data",
+            clock=SystemClock(),
+            random=system_random,
+            object_bytes_max=object_bytes_max,
+        )
     target: Path | S3Settings | None = None
     if name in ("directory", "metered", "traced"):
         target = directory / "data"

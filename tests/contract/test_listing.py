@@ -28,7 +28,7 @@ from deltadatabase.storage.paths import entity_path, escape_key, listing_order, 
 from deltadatabase.worker.listing import Lister
 from deltadatabase.worker.name_index import NameIndexes
 
-BACKENDS = ("memory", "fake", "folders", "directory", "s3")
+BACKENDS = ("memory", "fake", "folders", "directory", "journaled", "s3")
 TERMS = (3,) * 16
 KEYS = ("a", "a-", "a-b", "a.b", "a/b", "a.json.enc", ".a", "A", "-", "0", "é", "ab", "a b", "=", "b", "zz")
 
@@ -64,7 +64,7 @@ class Place:
                 key=key,
                 shard=0,
                 term=3,
-                write_id=self.writes.to_bytes(16, "big"),
+                write_id=self.writes.to_bytes(8, "big") * 2,
                 document=b"{}" if op is Op.PUT else b"",
                 validated=True,
             )
@@ -189,7 +189,7 @@ async def test_a_page_among_tombstones_costs_few_list_requests(place: Place, bac
     count = (LISTING_REQUESTS_MAX + 2) * LIST_PAGE_MAX if backend != "s3" else 2 * LIST_PAGE_MAX
     paths = [f"files/s/k{number:06}.json.enc" for number in range(count)]
     if isinstance(place.store, DirectoryObjects):
-        (place.store.root / "files/s").mkdir()
+        (place.store.root / "files/s").mkdir(parents=True)
         for path in paths:
             (place.store.root / path).write_bytes(sealed)
     else:

@@ -3,7 +3,7 @@
 The model is that of fsync(2), which promises no more than this:
 
 - A file's bytes are durable once the file was synced. Until then the last bytes may be missing,
-  all of them, or be zeros; an overwrite may have taken place in part.
+  all of them, or some or all be zeros; an overwrite may have taken place in part.
 - A folder's names are durable once the *folder* was synced ("Calling fsync() does not necessarily
   ensure that the entry in the directory containing the file has also reached disk", Linux man
   page fsync(2)). Until then each change of a name may have taken place or not, independently of
@@ -131,7 +131,9 @@ def _versions(durable: bytes, changes: Sequence[Truncate | Write]) -> Sequence[b
         before = _applied(durable, changes[:count])
         if isinstance(change, Write):
             half = len(change.data) // 2
+            rest = bytes(len(change.data) - half)
             versions += [before + change.data[:half], before + bytes(len(change.data))]
+            versions += [before + change.data[:half] + rest, before + rest + change.data[-half:]]
             # The truncation is not durable, the bytes are in part.
             versions.append(before + change.data[:half] + durable[len(before) + half :])
         versions.append(_applied(before, [change]))

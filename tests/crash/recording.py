@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,10 @@ class RecordingDisk:
         new = not path.exists()
         return self._made(path, self._call("open", self._disk.open_lock, path), new=new)
 
+    def open_hold(self, path: Path) -> int:
+        new = not path.exists()
+        return self._made(path, self._call("open", self._disk.open_hold, path), new=new)
+
     def open_folder(self, path: Path) -> int:
         return self._made(path, self._call("open", self._disk.open_folder, path), new=False)
 
@@ -102,6 +107,18 @@ class RecordingDisk:
 
     def read(self, path: Path) -> tuple[bytes, int]:
         return self._disk.read(path)
+
+    def read_own(self, path: Path) -> bytes:
+        return self._disk.read_own(path)
+
+    def names(self, folder: Path) -> Sequence[str]:
+        return self._disk.names(folder)
+
+    def exists(self, path: Path) -> bool:
+        return self._disk.exists(path)
+
+    def is_at(self, fd: int, path: Path) -> bool:
+        return self._disk.is_at(fd, path)
 
     def make_folder(self, path: Path) -> None:
         new = not path.exists()
@@ -127,6 +144,13 @@ class RecordingDisk:
 
     def lock(self, fd: int) -> None:
         self._call("lock", self._disk.lock, fd)
+
+    def lock_shared(self, fd: int) -> None:
+        self._call("lock", self._disk.lock_shared, fd)
+
+    def sync_data(self, fd: int) -> None:
+        self._call("fdatasync", self._disk.sync_data, fd)
+        self.steps.append(Sync(self._open[fd]))
 
     def fsync(self, fd: int) -> None:
         self._call("fsync", self._disk.fsync, fd)

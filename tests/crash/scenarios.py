@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from support.clocks import FakeClock, SeededRandom
 
@@ -16,12 +17,15 @@ from crash.model import Crash, Tree, materialize
 from crash.recording import Answered, Begun, RecordingDisk, Step
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.keyring import Keyring, MasterKey
-from deltadatabase.errors import DeltaError, NotFound
+from deltadatabase.errors import DeltaError, NotFound, StartupError
 from deltadatabase.model import Header
 from deltadatabase.storage.base import Condition, Stored, When
 from deltadatabase.storage.batch import BatchCommitter, Commit, digest
 from deltadatabase.storage.directory_layout import DirectoryLayout
 from deltadatabase.storage.disk import Disk, OsDisk
+from deltadatabase.storage.group_commit import Batches
+from deltadatabase.storage.journal import Journal
+from deltadatabase.storage.journaled import JournaledDirectory
 from deltadatabase.storage.local import DirectoryObjects
 from deltadatabase.storage.paths import entity_path
 
@@ -46,6 +50,8 @@ class Recorded:
 
     disk: RecordingDisk
     versions: dict[str, list[bytes | None]] = field(default_factory=dict)
+    opened: Callable[..., DirectoryObjects] = DirectoryObjects
+    """With what a state is opened after the crash."""
 
     @property
     def steps(self) -> list[Step]:
@@ -63,16 +69,38 @@ class Process:
         syncfs: bool,
         committer: Callable[..., BatchCommitter] = BatchCommitter,
         wrap: Callable[[RecordingDisk], Disk] = lambda disk: disk,
+        journal: Callable[..., Journal] | None = None,
+        opened: Callable[..., DirectoryObjects] = DirectoryObjects,
     ) -> None:
         self._run = run
+        run.opened = opened
         disk = wrap(run.disk)
         name = SeededRandom(len(run.steps))
-        opened = DirectoryObjects(root, clock=FakeClock(), random=name, disk=disk)
-        opened._committer.close()
-        self._store = opened
+        kind = DirectoryObjects if journal is None else JournaledDirectory
+        self._store = kind(root, clock=FakeClock(), random=name, disk=disk)
+        self._store._committer.close()
         self._layout = DirectoryLayout(root, name)
         self._issued: dict[int, tuple[str, int]] = {}
-        self._committer = committer(root, disk=disk, clock=FakeClock(), syncfs=syncfs, answer=self._answered)
+        parts = {"clock": FakeClock(), "syncfs": syncfs, "answer": self._answered}
+        self._committer: Batches = (
+            committer(root, disk=disk, **parts)
+            if journal is None
+            else journal(self._layout, disk, self._store._hold, **parts)
+        )
+
+    def write_files(self) -> None:
+        """Empty the journal."""
+        assert isinstance(self._committer, Journal)
+        assert self._committer.drain()
+
+    def turn(self) -> None:
+        """Begin another segment."""
+        assert isinstance(self._committer, Journal)
+        self._committer._turn()
+
+    def kill(self) -> None:
+        """Leave everything as it is; the lock is free."""
+        self._store._hold.close()
 
     def commit(self, batch: Batch) -> None:
         """Commit changes of what is there, together."""
@@ -117,7 +145,7 @@ class Process:
 Scenario = Callable[[Recorded, Callable[..., Process]], None]
 
 
-def record(scenario: Scenario, base: Path, *, syncfs: bool, **plant: object) -> Recorded:
+def record(scenario: Scenario, base: Path, *, syncfs: bool, **plant: Any) -> Recorded:
     """Run a scenario in an empty folder, with the real code or a planted bug."""
     run = Recorded(RecordingDisk(base))
     scenario(run, partial(Process, run, base / "data", syncfs=syncfs, **plant))
@@ -187,9 +215,12 @@ async def _judge(tree: Tree, run: Recorded, crash: Crash) -> str:
     """What is wrong with a state; "" if each object is the last answered version or a later one."""
     with tempfile.TemporaryDirectory(dir=_MEMORY) as base:
         materialize(tree, Path(base))
-        store = DirectoryObjects(
-            Path(base) / "data", clock=FakeClock(), random=SeededRandom(), disk=_Unsynced()
-        )
+        try:
+            store = run.opened(
+                Path(base) / "data", clock=FakeClock(), random=SeededRandom(), disk=_Unsynced()
+            )
+        except StartupError as exc:
+            return f"refused: {exc.detail}"
         try:
             for path, begun in crash.begun.items():
                 allowed = run.versions[path][crash.answered.get(path, 0) : begun + 1]

@@ -26,6 +26,7 @@ from integration.cluster import (
     s3_client,
     secrets_in,
 )
+from support.journal import wait_until_written
 from support.programs import Program, Programs, free_port, wait_for, wait_until_ready
 from support.weed import S3Server
 
@@ -54,13 +55,18 @@ class Running:
 
 
 def in_directory(root: Path) -> tuple[Callable[[str], bytes], Callable[[str, bytes | None], None]]:
+    def read(path: str) -> bytes:
+        wait_until_written(root)
+        return (root / path).read_bytes()
+
     def write(path: str, data: bytes | None) -> None:
+        wait_until_written(root)
         if data is None:
             (root / path).unlink()
         else:
             (root / path).write_bytes(data)
 
-    return lambda path: (root / path).read_bytes(), write
+    return read, write
 
 
 def in_bucket(

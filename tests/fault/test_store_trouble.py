@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx
 import pytest
 from integration.cluster import MASTER_KEY, Cluster, discreet_programs, get, probe, put, s3_arguments
+from support.journal import wait_until_written
 from support.programs import Programs, free_port, wait_for, wait_until_ready
 from support.weed import S3Server, running_weed
 
@@ -90,6 +91,7 @@ class Account:
         last: the last number of each key that was acknowledged.
         open: numbers after it whose outcome nobody knows.
         unlive: answers of ``/livez`` other than 200.
+        paused: set while the writers are to write nothing.
         answered: lets the writers' answers after this moment be told from those before.
     """
 
@@ -98,6 +100,7 @@ class Account:
     last: dict[str, int] = field(default_factory=dict)
     open: dict[str, set[int]] = field(default_factory=dict)
     unlive: list[int] = field(default_factory=list)
+    paused: threading.Event = field(default_factory=threading.Event)
 
     def note(self, key: str, number: int, status: int) -> None:
         self.statuses[status] += 1
@@ -127,6 +130,9 @@ def counting(url: str) -> Iterator[Account]:
         number = 0
         with httpx.Client(timeout=30.0) as client:
             while not ends.is_set():
+                if account.paused.is_set():
+                    time.sleep(0.01)
+                    continue
                 number += 1
                 try:
                     answer = client.put(f"{url}/entity/load", content=f'{{"{key}": {number}}}')
@@ -220,7 +226,10 @@ def test_a_read_only_disk_refuses_writes_and_serves_reads(started: Programs, dis
     url = serve(started, disk, "-cache-bytes=0")
     expect(put(url, "cached", '"old"'), 200)
     with counting(url) as account:
+        # A journal is open for writing while there are writes, and then a file system is busy.
+        account.paused.set()
         wait_for(lambda: remounted(disk, "ro"), "read-only")
+        account.paused.clear()
         wait_for(lambda: account.statuses[507] > 10, "writes are refused")
         refused_but_readable(url, "store_full", 507)
         assert remounted(disk, "rw")
@@ -249,6 +258,8 @@ def test_a_directory_that_is_gone_is_not_an_empty_database(
         url = serve(started, db, "-cache-bytes=0")
         for key in ("uncached", "a", "b"):
             expect(put(url, key, '"old"'), 200)
+        # What is in the memory of a journal is answered from there.
+        wait_until_written(db)
         with counting(url) as account:
             if way == "moved":
                 db.rename(tmp_path / "away")

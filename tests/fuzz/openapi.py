@@ -20,8 +20,9 @@ _CONFIG = """
 # All checks are on. This one expects that whatever fits the JSON Schema of a request is accepted. Ours
 # say of most texts only that they are texts: keys without control characters, names of at most 100
 # printable ones, durations such as 7d, permissions of a closed list, and one of two members of a login are
-# rules that the answer of 400 explains. So a 400 is a right answer, too.
-positive_data_acceptance.expected-statuses = ["2xx", "3xx", 400, 401, 403, 404, 409, 413, 429]
+# rules that the answer of 400 explains. So a 400 is a right answer, too, and so are 412 to a condition and
+# 422 to an idempotency key that was drawn before.
+positive_data_acceptance.expected-statuses = ["2xx", "3xx", 400, 401, 403, 404, 409, 412, 413, 422, 429]
 """
 _IMPORT = """
 [[operations]]

@@ -1,9 +1,11 @@
-"""What docs/python-client.md and docs/command-line.md show is what happens."""
+"""What docs/python-client.md, docs/command-line.md and the start of the README show is what happens."""
 
 from __future__ import annotations
 
 import doctest
 import os
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +44,33 @@ def test_the_page_of_the_python_client(server, tmp_path, monkeypatch):
 
 def test_a_wrong_example_is_found():
     assert differences(">>> 1 + 1\n3\n", "planted")
+
+
+def test_the_start_of_the_readme(server, tmp_path):
+    start = (DOCS.parent / "README.md").read_text().partition("\n## Start\n")[2].partition("\n## ")[0]
+    install, walk, commands = re.findall(r"```sh\n(.*?)```", start, re.DOTALL)
+    (program,) = re.findall(r"```python\n(.*?)```", start, re.DOTALL)
+    assert "deltadb serve" in install
+    script = f"set -e\n{walk}{commands}cat > note.py <<'END'\n{program}END\n.venv/bin/python note.py\n"
+    (tmp_path / ".venv").symlink_to(installed("deltadb").parent.parent)
+    done = subprocess.run(
+        ["bash", "-c", script.replace("http://127.0.0.1:8080", server.url)],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DELTADB_URL": server.url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = (
+        '{"text": "hello"}',
+        "a required member is missing",
+        '"created":true',
+        "{'text': 'hello', 'stars': 3}",
+    )
+    places = [done.stdout.find(text) for text in told]
+    assert -1 not in places and places == sorted(places), done.stdout
 
 
 def test_the_page_of_the_command_line(server, tmp_path):

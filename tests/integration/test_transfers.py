@@ -222,8 +222,8 @@ def test_lines_are_stored_while_others_still_come(started: Programs) -> None:
 
 def test_memory_stays_flat(started: Programs) -> None:
     size, count = 16_000, 3000
-    # Without meta files: what waits to be written of them is bounded apart.
-    server = Server(started, "-cache-bytes=1MiB", "-meta-sidecar=false")
+    # Without meta files and journal: what waits to be written of them is bounded apart.
+    server = Server(started, "-cache-bytes=1MiB", "-meta-sidecar=false", "-journal=false")
     imported(server.url, "warm", numbered(0, 200, size))
     exported(server.url, "warm")
     before = server.rss_mib()

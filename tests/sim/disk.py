@@ -14,7 +14,7 @@ import contextlib
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class _File:
     data: bytes = b""
     written_ms: int = 0
     locked_by: int | None = None
+    shared_by: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,9 @@ class ProcessDisk:
         self.give_way("open")
         return self._opened(path)
 
+    def open_hold(self, path: Path) -> int:
+        return self.open_lock(path)
+
     def open_folder(self, path: Path) -> int:
         self.give_way("open")
         if path not in self.shared.folders:
@@ -139,6 +143,23 @@ class ProcessDisk:
         self.give_way("read")
         return file.data, file.written_ms
 
+    def read_own(self, path: Path) -> bytes:
+        return self.read(path)[0]
+
+    def names(self, folder: Path) -> list[str]:
+        self.give_way("getdents")
+        if folder not in self.shared.folders:
+            raise FileNotFoundError
+        return [path.name for path in self.shared.files if path.parent == folder]
+
+    def exists(self, path: Path) -> bool:
+        self.give_way("stat")
+        return path in self.shared.files
+
+    def is_at(self, fd: int, path: Path) -> bool:
+        self.give_way("stat")
+        return self._open[fd] is self.shared.files.get(path)
+
     def make_folder(self, path: Path) -> None:
         self.give_way("mkdir")
         self.shared.folders.add(path)
@@ -160,12 +181,25 @@ class ProcessDisk:
         self.give_way("flock")
         file = self._open[fd]
         assert file is not None
-        if file.locked_by not in (None, fd):
+        file.shared_by.discard(fd)
+        if file.locked_by not in (None, fd) or file.shared_by:
             raise BlockingIOError
         file.locked_by = fd
 
+    def lock_shared(self, fd: int) -> None:
+        self.give_way("flock")
+        file = self._open[fd]
+        assert file is not None
+        if file.locked_by not in (None, fd):
+            raise BlockingIOError
+        file.locked_by = None
+        file.shared_by.add(fd)
+
     def fsync(self, fd: int) -> None:
         self.give_way("fsync")
+
+    def sync_data(self, fd: int) -> None:
+        self.give_way("fdatasync")
 
     def syncfs(self, fd: int) -> None:
         self.give_way("syncfs")
@@ -183,8 +217,10 @@ class ProcessDisk:
 
     def _release(self, fd: int) -> None:
         file = self._open.pop(fd)
-        if file is not None and file.locked_by == fd:
-            file.locked_by = None
+        if file is not None:
+            file.shared_by.discard(fd)
+            if file.locked_by == fd:
+                file.locked_by = None
 
 
 class SimDirectory:

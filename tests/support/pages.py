@@ -9,7 +9,7 @@ from pathlib import Path
 
 MARK = "\x1e"
 """Ends the output of each command."""
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 
 
 def steps_of(page: str) -> list[tuple[str, str]]:

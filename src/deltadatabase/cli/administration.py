@@ -9,6 +9,7 @@ from deltadatabase.cli.commanding import (
     connected,
     read_input,
     write,
+    write_fields,
     write_json,
 )
 from deltadatabase.settings import (
@@ -38,7 +39,7 @@ def schema_get(settings: NamedSettings) -> int:
 def schema_put(settings: SchemaPutSettings) -> int:
     """Put a schema in force."""
     name, *file = settings.arguments
-    document = read_input("", *file or [""])
+    document = read_input(settings.document, *file or [""])
     with connected(settings) as client:
         write_json(client.schema_put(name, document))
     return EXIT_DONE
@@ -47,7 +48,7 @@ def schema_put(settings: SchemaPutSettings) -> int:
 def schema_check(settings: CheckSettings) -> int:
     """Check a schema, and perhaps what is stored."""
     name, *file = settings.arguments
-    document = read_input("", *file or [""])
+    document = read_input(settings.document, *file or [""])
     with connected(settings) as client:
         if not settings.scan:
             write_json(client.schema_check(name, document))
@@ -72,7 +73,7 @@ def keys_ls(settings: PlainSettings) -> int:
     with connected(settings) as client:
         keys = client.keys()
     for key in keys:
-        write_json(key)
+        write_fields(key)
     return EXIT_DONE
 
 
@@ -86,7 +87,7 @@ def keys_create(settings: KeyCreateSettings) -> int:
             schemas=_words(settings.schemas) or None,
             rate_per_s=settings.rate or None,
         )
-    write_json(created)
+    write_fields(created)
     return EXIT_DONE
 
 
@@ -101,7 +102,7 @@ def workers(settings: PlainSettings) -> int:
     """List proc workers."""
     with connected(settings) as client:
         for worker in client.workers():
-            write_json(worker)
+            write_fields(worker)
     return EXIT_DONE
 
 

@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,6 +68,8 @@ def exit_code(error: DeltaError) -> int:
 def tell(name: str, error: DeltaError) -> None:
     """Print an error for people."""
     say(f"deltadb {name}: {' '.join(error.detail.split())} ({error.code})")
+    if isinstance(error, errors.Unauthenticated):
+        say("  a key is given by DELTADB_KEY, -key-file or -key")
     for issue in error.issues[:ISSUES_SHOWN]:
         say(f"  {issue.pointer or '/'}: {issue.detail}")
     for note in getattr(error, "__notes__", ()):
@@ -94,6 +97,17 @@ def write_json(value: object) -> None:
     """Write a line of JSON to stdout."""
     write(msgspec.json.encode(value) + b"\n")
     sys.stdout.flush()
+
+
+def write_fields(answer: msgspec.Struct) -> None:
+    """Write an answer of the client as a line of JSON."""
+    fields = msgspec.structs.asdict(answer)
+    write_json({name: moment(it) if isinstance(it, datetime) else it for name, it in fields.items()})
+
+
+def moment(at: datetime | None) -> str | None:
+    """A time as the server writes it, with milliseconds."""
+    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def compact(document: bytes) -> msgspec.Raw:

@@ -112,11 +112,12 @@ COMMANDS: Final = (
         "list schema ids, or the keys of one",
         (
             "List the schema ids that are in use, or the keys of one, in the order of their stored names, "
-            "one a line; with -json or -include a line of JSON for each. " + EXITS
+            "one a line; with -json, -include or -counts a line of JSON for each. " + EXITS
         ),
         ListingSettings,
         (
             "deltadb ls",
+            "deltadb ls -counts",
             "deltadb ls notes",
             "deltadb ls notes -prefix user:42: -json",
             "deltadb ls notes -include document -limit 10",
@@ -146,11 +147,14 @@ COMMANDS: Final = (
         "schema put",
         "put a schema in force",
         (
-            "Put a schema in force, of a file or of stdin. It counts for every write that begins after this "
-            "command has ended. " + EXITS
+            "Put a schema in force, of a file, of stdin, or of -document. It counts for every write that "
+            "begins after this command has ended. " + EXITS
         ),
         SchemaPutSettings,
-        ("deltadb schema put notes notes.schema.json",),
+        (
+            "deltadb schema put notes notes.schema.json",
+            'deltadb schema put notes -document \'{"type": "object", "required": ["text"]}\'',
+        ),
         "administration",
         "schema_put",
     ),
@@ -159,7 +163,8 @@ COMMANDS: Final = (
         "check a schema, and what is stored, without a change",
         (
             "Check a schema and change nothing; with -scan also find out which stored entities it would "
-            "refuse: a line of JSON for each of the first thousand, then the counts. " + EXITS
+            "refuse: a line of JSON for each of the first thousand, then the counts. Exit code 0: fine; 1: "
+            "the schema is refused, or it would refuse what is stored; 2: wrong use, or no server."
         ),
         CheckSettings,
         (
@@ -226,8 +231,9 @@ COMMANDS: Final = (
         (
             'Store documents of a file or of stdin, a line {"key": …, "document": …} each. Lines that are '
             "refused are told on stderr, the counts as a line of JSON on stdout. If it breaks off, it says "
-            "how many lines are done: go on with -skip-lines, or with -skip-existing. Exit code 1: lines "
-            "were refused; 4: the last lines may have been stored. " + EXITS
+            "how many lines are done: go on with -skip-lines, or with -skip-existing. Exit code 0: all lines "
+            "are stored; 1: some were refused; 2: wrong use, or no server; 4: the last ones may have been "
+            "stored."
         ),
         ImportSettings,
         (
@@ -258,7 +264,8 @@ COMMANDS: Final = (
         "follow what changes",
         (
             "Print a line of JSON for each change, until it is ended; broken connections and restarts of the "
-            "server are waited for. Go on later with -since and the token of the last line. " + EXITS
+            "server are waited for. Go on later with -since and the token of the last line; it is good for "
+            "an hour. Exit code 1: it was refused, or the token is too old; 2: wrong use, or no server."
         ),
         WatchSettings,
         (

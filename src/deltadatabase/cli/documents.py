@@ -13,6 +13,7 @@ from deltadatabase.cli.commanding import (
     EXIT_REFUSED,
     compact,
     connected,
+    moment,
     read_input,
     say,
     write,
@@ -110,9 +111,15 @@ def ls(settings: ListingSettings) -> int:
         if not settings.arguments:
             if settings.prefix or include:
                 raise StartupError("-prefix and -include need SCHEMA", code="bad_flag")
+            if settings.counts:
+                for count in client.schema_counts()[: settings.limit or None]:
+                    write_json(count)
+                return EXIT_DONE
             for name in client.schemas()[: settings.limit or None]:
                 write_json(name) if settings.json else write(name.encode() + b"\n")
             return EXIT_DONE
+        if settings.counts:
+            raise StartupError("-counts takes no SCHEMA", code="bad_flag")
         items = client.iterate(
             settings.arguments[0],
             prefix=settings.prefix,
@@ -133,7 +140,7 @@ def _show(written: Written, **more: object) -> None:
 
 
 def _shown(item: Item[bytes]) -> dict[str, object]:
-    shown: dict[str, object] = {"key": item.key, "size": item.size, "updated_at": item.updated_at}
+    shown: dict[str, object] = {"key": item.key, "size": item.size, "updated_at": moment(item.updated_at)}
     if item.version is not None:
         shown |= {"version": item.version, "etag": item.etag}
     if item.value is not None:

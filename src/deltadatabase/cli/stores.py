@@ -49,6 +49,7 @@ async def open_configured_store(
     *,
     wait_s: float,
     memory: bool = False,
+    journal: bool = False,
     meter: StoreMeter | None = None,
     traces: Tracing | None = None,
 ) -> Store:
@@ -58,6 +59,7 @@ async def open_configured_store(
         settings: where it is.
         wait_s: how long to wait for its first answer, in seconds.
         memory: in this process's memory instead.
+        journal: a directory is this program's alone, if nobody else works on it.
         meter: counts its requests from then on; None: nobody does.
         traces: shows them as spans; None: no traces.
 
@@ -70,6 +72,7 @@ async def open_configured_store(
         random=system_random,
         # What no message could bring or take away is not read.
         object_bytes_max=settings.grpc_max_recv_msg_size + SEALED_OVERHEAD_BYTES_MAX,
+        journal=journal,
     )
     try:
         await wait_for_store(

@@ -16,6 +16,7 @@ from deltadatabase.cli.commanding import (
     STDIN,
     compact,
     connected,
+    moment,
     say,
     write,
     write_json,
@@ -86,11 +87,13 @@ def watch(settings: WatchSettings) -> int:
                 "key": change.key,
                 "version": change.version,
                 "etag": change.etag,
-                "updated_at": change.updated_at,
+                "updated_at": moment(change.updated_at),
                 "deleted": change.deleted,
             }
             if change.value is not None:
                 shown["document"] = compact(change.value)
+            if change.damaged:
+                shown["error"] = "integrity"
             write_json({**shown, "token": change.token})
     return EXIT_DONE
 

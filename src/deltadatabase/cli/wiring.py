@@ -489,6 +489,7 @@ async def _embedded(settings: ServeSettings, main: MainWorker, lost: asyncio.Eve
         settings,
         wait_s=settings.store_wait,
         memory=settings.memory,
+        journal=settings.journal,
         meter=counted.store if counted else None,
         traces=main.traces,
     )

@@ -143,6 +143,19 @@ class SchemaStored(msgspec.Struct, frozen=True, kw_only=True):
     enforced: bool = True
 
 
+class SchemaCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many entities a schema id holds.
+
+    ``complete`` is False where counting would have taken too long: then there are at least so many.
+    ``schema`` says whether it has a schema.
+    """
+
+    schema_id: str
+    entities: int
+    complete: bool = True
+    schema: bool = False
+
+
 class Refused(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A stored entity that a new schema would refuse, with the reasons; or (``error``) a damaged one."""
 
@@ -174,8 +187,9 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     permissions: tuple[str, ...]
-    created_at: str | None = None
-    expires_at: str | None = None
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
     enabled: bool = True
     schemas: tuple[str, ...] | None = None
     rate_per_s: int | None = None
@@ -188,9 +202,10 @@ class NewApiKey(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     secret: str
     permissions: tuple[str, ...]
-    created_at: str | None = None
-    expires_at: str | None = None
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
     schemas: tuple[str, ...] | None = None
+    rate_per_s: int | None = None
 
     def __repr__(self) -> str:
         return f"NewApiKey(id={self.id!r}, name={self.name!r}, permissions={self.permissions!r})"
@@ -202,5 +217,5 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     worker_id: str
     status: str
     key_id: str = ""
-    last_seen: str | None = None
+    last_seen: datetime | None = None
     tags: dict[str, str] = {}

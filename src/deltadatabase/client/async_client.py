@@ -32,6 +32,7 @@ from deltadatabase.client.answers import (
     Page,
     Progress,
     ScanReport,
+    SchemaCount,
     SchemaStored,
     Worker,
     Written,
@@ -503,6 +504,10 @@ class AsyncClient:
     async def schemas(self, *, templates: bool = False) -> Many[str]:
         """List schema ids: those that hold an entity or a schema, or only those that have a schema."""
         return await self.call(calls.schemas(templates=templates))
+
+    async def schema_counts(self) -> Many[SchemaCount]:
+        """Count the entities of each schema id: a walk over all names, for some seconds at the most."""
+        return await self.call(calls.schema_counts())
 
     async def schema_get(self, schema: str) -> bytes:
         """Read a schema, byte for byte. Raises ``NotFound``."""

@@ -19,6 +19,7 @@ from deltadatabase.client.answers import (
     Item,
     NewApiKey,
     Page,
+    SchemaCount,
     SchemaStored,
     Worker,
     Written,
@@ -192,6 +193,13 @@ def schemas(*, templates: bool = False) -> Call[list[str]]:
     """List the schema ids that hold an entity or a schema; with ``templates`` those that have a schema."""
     path = "/admin/schemas" if templates else "/api/schemas"
     return Call(Request("GET", path), lambda response: _read(response, list[str]))
+
+
+def schema_counts() -> Call[list[SchemaCount]]:
+    """Count the entities of each schema id."""
+    return Call(
+        Request("GET", "/api/schemas?counts=true"), lambda response: _read(response, list[SchemaCount])
+    )
 
 
 def schema_get(schema: str) -> Call[bytes]:

@@ -22,6 +22,7 @@ from deltadatabase.client.answers import (
     Page,
     Progress,
     ScanReport,
+    SchemaCount,
     SchemaStored,
     Worker,
     Written,
@@ -475,6 +476,10 @@ class Client:
     def schemas(self, *, templates: bool = False) -> Many[str]:
         """List schema ids: those that hold an entity or a schema, or only those that have a schema."""
         return self.call(calls.schemas(templates=templates))
+
+    def schema_counts(self) -> Many[SchemaCount]:
+        """Count the entities of each schema id: a walk over all names, for some seconds at the most."""
+        return self.call(calls.schema_counts())
 
     def schema_get(self, schema: str) -> bytes:
         """Read a schema, byte for byte. Raises ``NotFound``."""

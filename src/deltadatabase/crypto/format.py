@@ -33,6 +33,7 @@ A new layout gets a new format version; the golden bytes of this one stay in the
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -149,9 +150,10 @@ def pack(header: Header, *, key_id: bytes, salt: bytes, nonce: bytes, document_b
             len(recent),
         )
     ]
-    for write in recent:
-        assert len(write.write_id) == limits.WRITE_ID_BYTES
-        parts.append(_RECENT.pack(write.version, write.write_id))
+    if recent:
+        assert all(len(write.write_id) == limits.WRITE_ID_BYTES for write in recent)
+        fields = [field for write in recent for field in (write.version, write.write_id)]
+        parts.append(_recent_writes(len(recent)).pack(*fields))
     parts += (_LENGTH.pack(len(schema_id)), schema_id, _LENGTH.pack(len(key)), key, padding)
     return b"".join(parts)
 
@@ -194,10 +196,9 @@ def _parse(data: bytes, *, header_only: bool) -> Parsed:
     if flags & ~_TOMBSTONE_FLAG:
         raise corrupt()
     offset = _FIXED.size
-    recent = []
-    for _ in range(recent_count):
-        recent.append(RecentWrite(*_RECENT.unpack_from(data, offset)))
-        offset += _RECENT.size
+    fields = _recent_writes(recent_count).unpack_from(data, offset)
+    recent = tuple(map(RecentWrite, fields[::2], fields[1::2]))
+    offset += _RECENT.size * recent_count
     schema_id, offset = _text(data, offset)
     key, offset = _text(data, offset)
     # The padding and the MAC fill the header exactly, and the tag at least follows it.
@@ -222,11 +223,16 @@ def _parse(data: bytes, *, header_only: bool) -> Parsed:
         term=term,
         updated_ms=updated_ms,
         write_id=write_id,
-        recent=tuple(recent),
+        recent=recent,
         tombstone=tombstone,
         key_id=key_id,
     )
     return Parsed(header, suite, salt, nonce, mac_offset, body_offset)
+
+
+@lru_cache(maxsize=256)
+def _recent_writes(count: int) -> struct.Struct:
+    return struct.Struct(">" + "Q16s" * count)
 
 
 def _text(data: bytes, offset: int) -> tuple[str, int]:

@@ -19,7 +19,7 @@ from deltadatabase.gateway.asgi import Headers
 from deltadatabase.gateway.edge import first_segment
 from deltadatabase.gateway.entity import PREFIX as ENTITY
 from deltadatabase.gateway.entity import entity_key
-from deltadatabase.gateway.request import decode_path
+from deltadatabase.gateway.request import decode_path, query_values
 
 METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
 HEADERS: Final = frozenset(
@@ -40,6 +40,8 @@ HEADERS: Final = frozenset(
 batch's own affair; a header that would be without effect is refused, too."""
 NOT_BATCHED: Final = frozenset({"batch", "changes", "export", "import"})
 """First segments of the paths that are streams, or batches again."""
+SCANNED: Final = frozenset({"schema", "schemas"})
+"""First segments of the paths that are a stream with ``scan=true``."""
 SAFE: Final = frozenset({"GET", "HEAD"})
 
 # What an HTTP/1.1 request line may carry, and no fragment (RFC 3986, section 3).
@@ -166,17 +168,22 @@ def _request(
             f"the path of {which} is not one '/', then visible ASCII with everything else percent-encoded",
             code="bad_batch",
         )
-    try:
-        path = decode_path(target.partition("?")[0].encode())
-    except Invalid:
-        path = ""  # Its own answer says what is wrong with it.
-    if first_segment(path + "/") in NOT_BATCHED:
+    if _is_stream(target):
         raise Invalid(f"the path of {which} is not served in a batch", code="bad_batch")
     headers = default_headers | _headers(given.headers, which)
     body = given.body if given.body is not msgspec.UNSET else defaults.body
     if body is not msgspec.UNSET:
         headers.setdefault(b"content-type", b"application/json")
     return BatchedRequest(method, target, list(headers.items()), None if body is msgspec.UNSET else body)
+
+
+def _is_stream(target: str) -> bool:
+    path, _, query = target.encode().partition(b"?")
+    try:
+        segment = first_segment(decode_path(path) + "/")
+        return segment in NOT_BATCHED or (segment in SCANNED and "true" in query_values(query, "scan"))
+    except Invalid:
+        return False  # Its own answer says what is wrong with it.
 
 
 def _first(given: str | msgspec.UnsetType, default: str | msgspec.UnsetType, otherwise: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -16,13 +16,13 @@ from deltadatabase import limits
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.auth.policy import Permission, require
 from deltadatabase.clock import Clock
-from deltadatabase.errors import Invalid, MethodNotAllowed, NotFound, Overloaded
+from deltadatabase.errors import MethodNotAllowed, NotFound, Overloaded
 from deltadatabase.gateway.asgi import StreamedAnswer
 from deltadatabase.gateway.edge import Exchange
 from deltadatabase.gateway.ndjson import render_line
 from deltadatabase.gateway.patience import Patience
 from deltadatabase.gateway.ports import Entities, Listing, Page
-from deltadatabase.gateway.request import query_values
+from deltadatabase.gateway.request import parameters
 from deltadatabase.model import ListedEntity
 from deltadatabase.storage.paths import check_key, check_schema_id, escape_key, unescape_key
 
@@ -74,7 +74,8 @@ class ExportHandler:
         principal = self._accounts.authenticate(head.authorization)
         check_schema_id(schema_id)
         require(principal, Permission.READ, schema_id)
-        prefix, after = _stored(head.query, "prefix"), _stored(head.query, "after")
+        given = parameters(head.query, "prefix", "after")
+        prefix, after = _stored(given, "prefix"), _stored(given, "after")
         place = self._places.take()
         # Asked for here, so that a client is told why nothing can be exported now.
         first = await self._listing.list(schema_id, prefix=prefix, after=after)
@@ -90,16 +91,13 @@ class ExportHandler:
         return StreamedAnswer(200, [_NDJSON, _NO_STORE], export.chunks(first, place))
 
 
-def _stored(query: bytes, name: str) -> str:
+def _stored(given: Mapping[str, str], name: str) -> str:
     """A key, or the beginning of one, in a query parameter, as it is stored; "" without it.
 
     Raises:
-        Invalid: ``bad_query``, ``repeated_parameter`` or ``invalid_key``.
+        Invalid: ``invalid_key``.
     """
-    values = query_values(query, name)
-    if len(values) > 1:
-        raise Invalid(f"the query parameter '{name}' is given more than once", code="repeated_parameter")
-    return escape_key(check_key(values[0])) if values and values[0] else ""
+    return escape_key(check_key(given[name])) if given.get(name) else ""
 
 
 class _Export:

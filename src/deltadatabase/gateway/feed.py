@@ -14,7 +14,6 @@ from deltadatabase.auth.policy import Permission, Principal, require
 from deltadatabase.clock import Clock, rfc3339
 from deltadatabase.errors import (
     DeltaError,
-    Invalid,
     MethodNotAllowed,
     NotFound,
     Overloaded,
@@ -27,7 +26,7 @@ from deltadatabase.gateway.edge import Exchange
 from deltadatabase.gateway.following import Batch, Delivery, Following
 from deltadatabase.gateway.positions import Position, bad_token
 from deltadatabase.gateway.problem import problem
-from deltadatabase.gateway.request import query_values
+from deltadatabase.gateway.request import choice, number, parameters
 from deltadatabase.limits import (
     FEED_CHUNK_BYTES,
     FEED_COST_S,
@@ -269,7 +268,7 @@ async def _while_there(exchange: Exchange, reading: Coroutine[Any, Any, Batch]) 
         task.cancel()
         await asyncio.wait({task})
     if task.cancelled():
-        raise RequestTimeout("the client has left", code="client_left")
+        raise RequestTimeout("the client has left")
     return task.result()
 
 
@@ -277,42 +276,22 @@ def parse(schema_id: str, query: bytes, last_event_id: bytes | None) -> Wanted:
     """Read the parameters of a request.
 
     Raises:
-        Invalid: ``bad_parameter``, ``bad_token`` or ``bad_query``.
+        Invalid: ``bad_query`` or ``bad_token``.
     """
-    feed = _one(query, "feed") or NORMAL
-    if feed not in (NORMAL, LONGPOLL, EVENTSOURCE):
-        raise Invalid("'feed' is normal, longpoll or eventsource", code="bad_parameter")
-    include = _one(query, "include")
-    if include not in ("", "document"):
-        raise Invalid("'include' can only be document", code="bad_parameter")
+    given = parameters(query, "since", "feed", "include", "limit", "timeout")
     token = last_event_id.decode("latin-1").strip() if last_event_id else ""
-    token = token or _one(query, "since")
-    if len(token) > FEED_TOKEN_BYTES_MAX:
+    token = token or given.get("since", "")
+    # An empty one is a variable that nobody set: "from now" would leave changes out without a word.
+    if len(token) > FEED_TOKEN_BYTES_MAX or (not token and "since" in given):
         raise bad_token()
     return Wanted(
         schema_id=schema_id,
         token=token,
-        feed=feed,
-        documents=bool(include),
-        limit=_number(query, "limit", FEED_PAGE_DEFAULT, 1, FEED_PAGE_MAX),
-        wait_s=_number(query, "timeout", FEED_WAIT_DEFAULT_S, 0, FEED_WAIT_MAX_S),
+        feed=choice(given, "feed", (NORMAL, LONGPOLL, EVENTSOURCE), NORMAL),
+        documents=choice(given, "include", ("document",), "") != "",
+        limit=number(given, "limit", FEED_PAGE_DEFAULT, 1, FEED_PAGE_MAX),
+        wait_s=number(given, "timeout", FEED_WAIT_DEFAULT_S, 0, FEED_WAIT_MAX_S),
     )
-
-
-def _one(query: bytes, name: str) -> str:
-    values = query_values(query, name)
-    if len(values) > 1:
-        raise Invalid(f"the query parameter '{name}' is given more than once", code="bad_parameter")
-    return values[0] if values else ""
-
-
-def _number(query: bytes, name: str, default: int, least: int, most: int) -> int:
-    text = _one(query, name)
-    if not text:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
-        raise Invalid(f"'{name}' is a number from {least} to {most}", code="bad_parameter")
-    return int(text)
 
 
 def _holder(principal: Principal) -> str:

@@ -33,7 +33,7 @@ from deltadatabase.gateway.ndjson import Line, LineSplitter, line_bytes_max, par
 from deltadatabase.gateway.patience import Patience
 from deltadatabase.gateway.ports import Entities
 from deltadatabase.gateway.problem import code_of
-from deltadatabase.gateway.request import query_values
+from deltadatabase.gateway.request import choice, parameters, switch
 from deltadatabase.model import Result
 from deltadatabase.storage.paths import check_schema_id
 from deltadatabase.telemetry.logging import get_logger
@@ -131,8 +131,9 @@ class ImportHandler:
         principal = self._accounts.authenticate(head.authorization)
         check_schema_id(schema_id)
         require(principal, Permission.WRITE, schema_id)
-        skip_existing = choice(head.query, "skip_existing", ("false", "true")) == "true"
-        stops = choice(head.query, "on_error", ("continue", "stop")) == "stop"
+        given = parameters(head.query, "skip_existing", "on_error")
+        skip_existing = switch(given, "skip_existing")
+        stops = choice(given, "on_error", ("continue", "stop"), "continue") == "stop"
         if len(self._running) >= limits.IMPORTS_MAX:
             raise Overloaded("too many imports are under way", code="too_many_imports")
         run = _Import(
@@ -158,20 +159,6 @@ class ImportHandler:
             run.close()
         await run.settle()
         return Answer(200, [_JSON, _NO_STORE], msgspec.json.encode(run.report()))
-
-
-def choice(query: bytes, name: str, known: tuple[str, ...]) -> str:
-    """The value of a query parameter that knows a few; the first of them without it.
-
-    Raises:
-        Invalid: ``bad_query``.
-    """
-    values = query_values(query, name)
-    if not values:
-        return known[0]
-    if len(values) > 1 or values[0] not in known:
-        raise Invalid(f"the query parameter '{name}' must be one of {', '.join(known)}", code="bad_query")
-    return values[0]
 
 
 def _told(error: DeltaError, so_far: Imported) -> DeltaError:

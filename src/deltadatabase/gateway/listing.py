@@ -20,7 +20,7 @@ from deltadatabase.errors import Invalid, MethodNotAllowed, NotFound
 from deltadatabase.gateway.asgi import Answer, Headers
 from deltadatabase.gateway.edge import Exchange
 from deltadatabase.gateway.ports import Entities, Listing, Page
-from deltadatabase.gateway.request import query_values
+from deltadatabase.gateway.request import choice, number, parameters
 from deltadatabase.model import ListedEntity
 from deltadatabase.storage.paths import check_schema_id, escape_key, is_stored_name, unescape_key
 
@@ -166,32 +166,18 @@ def wanted_of(schema_id: str, query: bytes) -> Wanted:
     """What the parameters ask for.
 
     Raises:
-        Invalid: ``bad_query``, ``bad_prefix``, ``bad_limit``, ``bad_token`` or ``bad_include``.
+        Invalid: ``bad_query`` or ``bad_token``.
     """
-    limit = _one(query, "limit")
-    if limit is None:
-        count = LIMIT_DEFAULT
-    elif limit.isascii() and limit.isdigit() and len(limit) <= 4 and 0 < int(limit) <= limits.LIST_PAGE_MAX:
-        count = int(limit)
-    else:
-        raise Invalid(f"limit is a number from 1 to {limits.LIST_PAGE_MAX}", code="bad_limit")
-    include = _one(query, "include") or ""
-    if include and include not in INCLUDES:
-        raise Invalid("include is 'meta' or 'document'", code="bad_include")
-    key_prefix = _one(query, "prefix") or ""
+    given = parameters(query, "prefix", "limit", "after", "include")
+    count = number(given, "limit", LIMIT_DEFAULT, 1, limits.LIST_PAGE_MAX)
+    include = choice(given, "include", INCLUDES, "")
+    key_prefix = given.get("prefix", "")
     prefix = escape_key(key_prefix) if key_prefix else ""
     if len(prefix) > limits.KEY_ESCAPED_BYTES_MAX:
-        raise Invalid("the prefix is longer than any key", code="bad_prefix")
+        raise Invalid("the prefix is longer than any key", code="bad_query")
     wanted = Wanted(schema_id, prefix, key_prefix, "", count, include)
-    token = _one(query, "after")
+    token = given.get("after")
     return msgspec.structs.replace(wanted, after=name_of(wanted, token)) if token else wanted
-
-
-def _one(query: bytes, name: str) -> str | None:
-    values = query_values(query, name)
-    if len(values) > 1:
-        raise Invalid(f"the query parameter '{name}' is given more than once", code="bad_query")
-    return values[0] if values else None
 
 
 def token_of(schema_id: str, prefix: str, name: str) -> str:

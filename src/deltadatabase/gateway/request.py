@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -174,12 +174,53 @@ def flag(query: bytes, name: str) -> bool:
     return values == ["true"]
 
 
-def flags(query: bytes, *names: str) -> list[bool]:
-    """The same of several, where no other parameter may stand: a misspelt one must not go unnoticed."""
-    for part in filter(None, query.split(b"&")):
-        if part.partition(b"=")[0].decode("latin-1") not in names:
-            raise Invalid(f"the query parameters here are {', '.join(names)}", code="bad_query")
-    return [flag(query, name) for name in names]
+def parameters(query: bytes, *names: str) -> dict[str, str]:
+    """The form parameters of a raw query string where no others than ``names`` may stand.
+
+    A misspelt one must not go unnoticed: an import without ``skip_existing`` overwrites.
+
+    Raises:
+        Invalid: ``bad_query``: another one, one that stands twice, or as ``query_values``.
+    """
+    given: dict[str, str] = {}
+    for part in filter(None, query.replace(b"+", b" ").split(b"&")):
+        name, _, value = (_decode(piece, "query", "bad_query") for piece in part.partition(b"="))
+        if name not in names:
+            known = f"the query parameters here are {', '.join(names)}" if names else "there are none here"
+            raise Invalid(f"a query parameter is not known: {known}", code="bad_query")
+        if name in given:
+            raise Invalid(f"the query parameter '{name}' is given more than once", code="bad_query")
+        given[name] = value
+    return given
+
+
+def choice(given: Mapping[str, str], name: str, known: Sequence[str], default: str) -> str:
+    """One of a few values of a parameter; ``default`` without it.
+
+    Raises:
+        Invalid: ``bad_query``.
+    """
+    value = given.get(name)
+    if value is None:
+        return default
+    if value not in known:
+        raise Invalid(f"the query parameter '{name}' is one of {', '.join(known)}", code="bad_query")
+    return value
+
+
+def switch(given: Mapping[str, str], name: str) -> bool:
+    """A parameter that is ``true`` or ``false``; False without it. Raises Invalid: ``bad_query``."""
+    return choice(given, name, ("true", "false"), "false") == "true"
+
+
+def number(given: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    """A whole number in a parameter. Raises Invalid: ``bad_query``."""
+    text = given.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
+        raise Invalid(f"the query parameter '{name}' is a number from {least} to {most}", code="bad_query")
+    return int(text)
 
 
 def etags(value: bytes | None) -> tuple[str, ...] | None:

@@ -25,7 +25,7 @@ from deltadatabase.gateway.entity import JSON, deleting, document_answer, valida
 from deltadatabase.gateway.idempotency import REPLAYED, IdempotentWrites, keyed_write
 from deltadatabase.gateway.ports import Entities
 from deltadatabase.gateway.problem import problem
-from deltadatabase.gateway.request import decode_path
+from deltadatabase.gateway.request import decode_path, parameters
 from deltadatabase.model import Result
 from deltadatabase.storage.paths import check_key, check_schema_id
 
@@ -84,6 +84,8 @@ class ResourceHandler:
         principal = self._accounts.authenticate(head.authorization)
         check_schema_id(schema_id)
         check_key(key)
+        if head.query:
+            parameters(head.query)  # There are none.
         write = self._served.get(head.method)
         if write is not None:
             require(principal, Permission.WRITE, schema_id)

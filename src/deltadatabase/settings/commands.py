@@ -98,6 +98,7 @@ class ListingSettings(CommandFlags):
     include: str = flag(
         "include", choice("meta", "document"), "", "add version and ETag, or the document, too; as JSON"
     )
+    counts: bool = flag("counts", BOOL, "false", "without SCHEMA: how many entities each holds; as JSON")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,7 @@ class SchemaPutSettings(CommandFlags):
     """Settings of ``deltadb schema put``."""
 
     ARGUMENTS: ClassVar[tuple[str, ...]] = ("ID", "[FILE]")
+    document: str = flag("document", TEXT, "", "the schema itself, instead of FILE or stdin")
 
 
 @dataclass(frozen=True, kw_only=True)

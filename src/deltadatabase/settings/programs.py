@@ -266,6 +266,13 @@ class ServeSettings(StoreFlags, RouterFlags):
 
     shared_fs: Path = flag("data", PATH, SHARED_FS, "directory of the database", aliases=("shared-fs",))
     memory: bool = flag("memory", BOOL, "false", "keep the database in memory: gone when the program ends")
+    journal: bool = flag(
+        "journal",
+        BOOL,
+        "true",
+        "commit to a journal before the files of the directory, while no other program works on it; not "
+        "with -workers",
+    )
     workers: int = flag(
         "workers",
         INT,

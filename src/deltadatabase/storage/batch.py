@@ -21,7 +21,7 @@ import errno
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 from deltadatabase.clock import Clock
 from deltadatabase.errors import (
@@ -40,34 +40,86 @@ from deltadatabase.storage.disk import Disk, make_durable_folder
 SYNCFS_COUNT_MIN: Final = 8
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 #: In the place of the digest of an object that is too large to be one of ours; no condition names it.
-_NOT_READ: Final = "not read"
+NOT_READ: Final = "not read"
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM})
 
 
-class Commit:
-    """One waiting change. ``data`` None removes the object."""
+class Files(Protocol):
+    """Where a directory has its files; see ``directory_layout``."""
 
-    __slots__ = ("condition", "data", "deadline_s", "etag", "future", "lock", "staged", "target")
+    def file(self, path: str) -> Path:
+        """The file of an object."""
+        ...
+
+    def lock(self, path: str) -> Path:
+        """The lock file of an object's shard."""
+        ...
+
+    def staged(self, serial: int) -> Path:
+        """The temporary file of a commit."""
+        ...
+
+
+class Commit:
+    """One waiting change. ``data`` None removes the object.
+
+    Its files are named when they are needed: most changes that a journal takes need none.
+
+    Args:
+        files: names its files.
+        path: of the object; checked.
+        data: the new bytes.
+        condition: what must be there now.
+        serial: no other commit of ``files`` has it.
+        deadline_s: when it is too late to begin, on the monotonic clock.
+        future: whom to answer; None: nobody waits.
+
+    Attributes:
+        etag: of ``data``.
+    """
+
+    __slots__ = (
+        *("condition", "data", "deadline_s", "etag", "future", "path"),
+        *("_files", "_serial", "_target"),
+    )
 
     def __init__(
         self,
-        target: Path,
+        files: Files,
+        path: str,
         data: bytes | None,
         condition: Condition,
         *,
-        lock: Path,
-        staged: Path,
+        serial: int,
         deadline_s: float,
-        future: asyncio.Future[str],
+        future: asyncio.Future[str] | None,
     ) -> None:
-        self.target = target
+        self._files = files
+        self._serial = serial
+        self._target: Path | None = None
+        self.path = path
         self.data = data
         self.condition = condition
-        self.lock = lock
-        self.staged = staged
         self.deadline_s = deadline_s
         self.future = future
         self.etag = "" if data is None else digest(data)
+
+    @property
+    def target(self) -> Path:
+        """The object's file."""
+        if self._target is None:
+            self._target = self._files.file(self.path)
+        return self._target
+
+    @property
+    def lock(self) -> Path:
+        """The lock file of its shard."""
+        return self._files.lock(self.path)
+
+    @property
+    def staged(self) -> Path:
+        """The file that is written first."""
+        return self._files.staged(self._serial)
 
 
 Answer = Callable[[Commit, str | DeltaError], None]
@@ -97,6 +149,29 @@ def os_failure(exc: OSError) -> DeltaError | None:
     return None
 
 
+def present_etag(disk: Disk, file: Path) -> str | None:
+    """ETag of what a file holds; None: there is none. Raises OSError."""
+    try:
+        return digest(disk.read(file)[0])
+    except FileNotFoundError:
+        return None
+    except Corrupt:
+        # There is something, and nobody was ever given an ETag of it.
+        return NOT_READ
+
+
+def check_condition(condition: Condition, present: str | None) -> None:
+    """Refuse unless the present object is as the condition wants it.
+
+    Raises:
+        AlreadyExists, VersionMismatch: as ``Store.put``.
+    """
+    if condition is When.ABSENT and present is not None:
+        raise AlreadyExists("an object of this name exists")
+    if isinstance(condition, str) and present != condition:
+        raise VersionMismatch("the object changed")
+
+
 class BatchCommitter:
     """Commits batch after batch, in one thread, on one directory.
 
@@ -109,10 +184,14 @@ class BatchCommitter:
 
     Attributes:
         busy: commits whose lock is held elsewhere; the next batch takes them along.
+        wait_s: None: it needs no empty batches.
+        locking: shards are locked; without need where the whole directory is.
     """
 
     def __init__(self, root: Path, *, disk: Disk, clock: Clock, syncfs: bool, answer: Answer) -> None:
         self.busy: Sequence[Commit] = ()
+        self.wait_s: float | None = None
+        self.locking = True
         self._root = root
         self._disk = disk
         self._clock = clock
@@ -128,6 +207,9 @@ class BatchCommitter:
         """
         staged = self._stage(batch)
         self.busy = self._install([*self.busy, *staged])
+
+    def close(self) -> None:
+        """Nothing is left to do."""
 
     def _stage(self, batch: Sequence[Commit]) -> list[Commit]:
         """Write the new contents beside the objects, durably; return the commits that got so far."""
@@ -216,6 +298,10 @@ class BatchCommitter:
 
     def _install_one(self, commit: Commit, folders: dict[Path, int]) -> bool:
         """Compare and rename under the lock; False when another process holds it."""
+        if not self.locking:
+            self._compare(commit)
+            self._replace(commit, folders)
+            return True
         lock = self._disk.open_lock(commit.lock)
         try:
             try:
@@ -234,19 +320,8 @@ class BatchCommitter:
 
     def _compare(self, commit: Commit) -> None:
         """Refuse unless the present object is as the condition wants it."""
-        if commit.condition is When.ALWAYS:
-            return
-        try:
-            current: str | None = digest(self._disk.read(commit.target)[0])
-        except FileNotFoundError:
-            current = None
-        except Corrupt:
-            # There is something, and nobody was ever given an ETag of it.
-            current = _NOT_READ
-        if commit.condition is When.ABSENT and current:
-            raise AlreadyExists("an object of this name exists")
-        if commit.condition is not When.ABSENT and current != commit.condition:
-            raise VersionMismatch("the object changed")
+        if commit.condition is not When.ALWAYS:
+            check_condition(commit.condition, present_etag(self._disk, commit.target))
 
     def _replace(self, commit: Commit, folders: dict[Path, int]) -> None:
         folder = commit.target.parent
@@ -307,8 +382,13 @@ class BatchCommitter:
             with contextlib.suppress(OSError):
                 self._disk.unlink(commit.staged)
         if isinstance(cause, OSError):
-            cause = os_failure(cause) or Unavailable("the disk refused the write")
+            cause = write_failure(cause)
         self._answer(commit, cause)
+
+
+def write_failure(exc: OSError) -> DeltaError:
+    """What a system call means that failed before anything was changed."""
+    return os_failure(exc) or Unavailable("the disk refused the write")
 
 
 def _die(exc: OSError) -> NoReturn:

@@ -1,7 +1,8 @@
 """Where things are in a store's directory. Pure, but for the names that it draws.
 
-``cluster/.tmp`` holds files on their way into place, ``cluster/.locks`` the shards' lock files.
-No object's path has a part that begins with a dot, so neither is ever an object or listed.
+``cluster/.tmp`` holds files on their way into place, ``cluster/.locks`` the shards' lock files and
+the directory's own (``directory_hold``), ``cluster/.journal`` a journal's segments (``journal``).
+No object's path has a part that begins with a dot, so none of these is ever an object or listed.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class DirectoryLayout:
         self.root = root
         self.staging = root / "cluster" / ".tmp"
         self.locks = root / "cluster" / ".locks"
+        self.journal = root / "cluster" / ".journal"
+        self.hold = self.locks / "directory"
+        self.wanted = self.locks / "wanted"
         self._run_name = random(8).hex()
         self._serial = itertools.count()
 
@@ -42,15 +46,16 @@ class DirectoryLayout:
         data: bytes | None,
         condition: Condition,
         deadline_s: float,
-        future: asyncio.Future[str],
+        future: asyncio.Future[str] | None,
     ) -> Commit:
-        """A change of the object ``path``, with its lock file and a new name to stage it under."""
+        """A change of the object ``path``. Raises Internal like ``file``."""
+        _parts(path)
         return Commit(
-            self.file(path),
+            self,
+            path,
             data,
             condition,
-            lock=self.locks / f"{zlib.crc32(path.encode()) % LOCK_COUNT:02x}",
-            staged=self.staging / f"{self._run_name}-{next(self._serial):x}",
+            serial=next(self._serial),
             deadline_s=deadline_s,
             future=future,
         )
@@ -58,6 +63,18 @@ class DirectoryLayout:
     def file(self, path: str) -> Path:
         """The file of an object. Raises Internal for a path that leaves its folder or is hidden."""
         return self.root.joinpath(*_parts(path))
+
+    def lock(self, path: str) -> Path:
+        """The lock file of an object's shard."""
+        return self.locks / f"{zlib.crc32(path.encode()) % LOCK_COUNT:02x}"
+
+    def staged(self, serial: int) -> Path:
+        """A temporary file that no other opening of the directory names."""
+        return self.staging / f"{self._run_name}-{serial:x}"
+
+    def segment(self, number: int) -> Path:
+        """A segment of the journal."""
+        return self.journal / f"{number:016x}"
 
     def folder(self, prefix: str) -> Path:
         """The folder of a listing's prefix. Raises Internal for what is none."""

@@ -12,7 +12,7 @@ import fcntl
 import functools
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +40,22 @@ class Disk(Protocol):
         """
         ...
 
+    def read_own(self, path: Path) -> bytes:
+        """A whole file that only we write, of any size. Raises FileNotFoundError."""
+        ...
+
+    def names(self, folder: Path) -> Sequence[str]:
+        """The names in a folder. Raises FileNotFoundError."""
+        ...
+
+    def exists(self, path: Path) -> bool:
+        """Whether there is a file of this name."""
+        ...
+
+    def is_at(self, fd: int, path: Path) -> bool:
+        """Whether the open file is the one that has this name."""
+        ...
+
     def open_folder(self, path: Path) -> int:
         """Open a folder, to sync it. Raises FileNotFoundError."""
         ...
@@ -60,12 +76,30 @@ class Disk(Protocol):
         """Open a lock file; make it if it is missing."""
         ...
 
+    def open_hold(self, path: Path) -> int:
+        """The same for reading only: kept open, it lets a file system be mounted read-only."""
+        ...
+
     def lock(self, fd: int) -> None:
         """Lock an open lock file until it is closed. Raises BlockingIOError when another has it."""
         ...
 
+    def lock_shared(self, fd: int) -> None:
+        """Lock it beside others that do the same.
+
+        A lock that the descriptor has is given up first, also by ``lock``: flock(2) may lose it.
+
+        Raises:
+            BlockingIOError: another has it for itself; this descriptor has no lock now.
+        """
+        ...
+
     def fsync(self, fd: int) -> None:
         """Make a file's bytes, or a folder's names, durable."""
+        ...
+
+    def sync_data(self, fd: int) -> None:
+        """Make a file's bytes durable, and its size; not when it was changed."""
         ...
 
     def syncfs(self, fd: int) -> None:
@@ -108,6 +142,21 @@ class OsDisk:
             raise too_large()
         return data, found.st_mtime_ns // 1_000_000
 
+    def read_own(self, path: Path) -> bytes:
+        return path.read_bytes()
+
+    def names(self, folder: Path) -> Sequence[str]:
+        return os.listdir(folder)
+
+    def exists(self, path: Path) -> bool:
+        return path.exists()
+
+    def is_at(self, fd: int, path: Path) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
     def open_folder(self, path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -123,11 +172,20 @@ class OsDisk:
     def open_lock(self, path: Path) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
+    def open_hold(self, path: Path) -> int:
+        return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
     def lock(self, fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
+    def lock_shared(self, fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
     def fsync(self, fd: int) -> None:
         os.fsync(fd)
+
+    def sync_data(self, fd: int) -> None:
+        _sync_data(fd)
 
     def syncfs(self, fd: int) -> None:
         # Linux syncfs(2); it reports failed writes since Linux 5.8.
@@ -137,6 +195,10 @@ class OsDisk:
 
     def close(self, fd: int) -> None:
         os.close(fd)
+
+
+# Not every system has it.
+_sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
 
 def make_durable_folder(disk: Disk, folder: Path, sync: Callable[[int], None]) -> None:

@@ -20,11 +20,16 @@ from deltadatabase import limits
 from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import Corrupt, Internal, NotFound, OutcomeUnknown, StartupError, Unavailable
 from deltadatabase.storage.base import Condition, ObjectInfo, Stored, When
-from deltadatabase.storage.batch import digest, os_failure, sync_failure
+from deltadatabase.storage.batch import Answer, BatchCommitter, SyncFailed, digest, os_failure, sync_failure
+from deltadatabase.storage.directory_hold import DirectoryHold
 from deltadatabase.storage.directory_layout import DirectoryLayout
 from deltadatabase.storage.disk import Disk, OsDisk, make_durable_folder
-from deltadatabase.storage.group_commit import GroupCommitter
+from deltadatabase.storage.group_commit import Batches, GroupCommitter
 from deltadatabase.storage.mounts import filesystem_type
+from deltadatabase.storage.replay import enter, replay
+from deltadatabase.telemetry.logging import get_logger
+
+log = get_logger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,7 +41,7 @@ LEFTOVER_AGE_MS: Final = 3_600_000
 #: Exit code of a process whose disk failed: "internal software error" of sysexits.h.
 FATAL_EXIT_CODE: Final = 70
 # Where one sync of the whole file system is known to make each of its files durable.
-_SYNCFS_TYPES: Final = frozenset({"ext3", "ext4", "xfs", "btrfs", "f2fs"})
+SYNCFS_TYPES: Final = frozenset({"ext3", "ext4", "xfs", "btrfs", "f2fs"})
 
 
 def exit_at_once(reason: str) -> None:
@@ -61,12 +66,18 @@ class DirectoryObjects:
         disk: what commits and reads of objects go through; the operating system's if None.
         object_bytes_max: a larger file is not read, on the operating system's disk.
 
+    It works beside others on the directory; while one has it alone, opening waits until that one
+    shares it. What a killed process left in a journal is written to the files first.
+
     Raises:
-        StartupError: ``store_refused``: the directory cannot be made or written.
+        StartupError: ``store_refused``: the directory cannot be made or written, or its journal
+            does not fit; ``locked``: who has the directory alone does not share it.
     """
 
     backend = "directory"
     removes = True
+    #: Have the directory alone, if nobody else works on it.
+    _alone = False
 
     def __init__(
         self,
@@ -81,25 +92,50 @@ class DirectoryObjects:
         self.root = root.absolute()
         self._clock = clock
         self._on_fatal = on_fatal
+        self._object_bytes_max = object_bytes_max
         self._disk = disk = OsDisk(object_bytes_max) if disk is None else disk
         self._layout = layout = DirectoryLayout(self.root, random)
+        self._syncfs = filesystem_type(self.root) in SYNCFS_TYPES
         try:
             _make_durable_root(disk, self.root)
             for folder in (layout.staging.parent, layout.staging, layout.locks):
                 disk.make_folder(folder)
             self._sweep()
+            self._hold = DirectoryHold(layout, disk)
+            self._enter()
         except OSError:
             raise StartupError(
                 "the store's directory cannot be made or read: check its place, owner and mode",
                 code="store_refused",
             ) from None
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
-        self._committer = GroupCommitter(
-            self.root,
-            disk=disk,
-            clock=clock,
-            syncfs=filesystem_type(self.root) in _SYNCFS_TYPES,
-            on_fatal=on_fatal,
+        self._committer = GroupCommitter(self._batches, on_fatal=on_fatal)
+
+    def _replay(self) -> None:
+        count = replay(self._layout, self._disk, clock=self._clock, syncfs=self._syncfs)
+        if count:
+            log.info("the journal of a server that was killed is in the files now", objects=count)
+
+    def _enter(self) -> None:
+        try:
+            enter(
+                self._hold,
+                self._layout,
+                self._disk,
+                alone=self._alone,
+                replay=self._replay,
+                clock=self._clock,
+            )
+        except SyncFailed as exc:
+            self._on_fatal(str(exc))
+            raise StartupError("the disk failed", code="store_refused") from exc
+        except BaseException:
+            self._hold.close()
+            raise
+
+    def _batches(self, answer: Answer) -> Batches:
+        return BatchCommitter(
+            self.root, disk=self._disk, clock=self._clock, syncfs=self._syncfs, answer=answer
         )
 
     async def put(self, path: str, data: bytes, condition: Condition) -> str:
@@ -112,14 +148,15 @@ class DirectoryObjects:
         await self._commit(path, None, When.ALWAYS)
 
     async def _commit(self, path: str, data: bytes | None, condition: Condition) -> str:
-        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[str] = loop.create_future()
         deadline_s = self._clock.monotonic_s() + limits.STORE_TIMEOUT_S
         self._committer.submit(self._layout.commit(path, data, condition, deadline_s, future))
+        timer = loop.call_later(limits.STORE_TIMEOUT_S + HUNG_DISK_S, _give_up, future)
         try:
-            async with asyncio.timeout(limits.STORE_TIMEOUT_S + HUNG_DISK_S):
-                return await future
-        except TimeoutError:
-            raise OutcomeUnknown("the disk does not answer in time") from None
+            return await future
+        finally:
+            timer.cancel()
 
     async def get(self, path: str) -> Stored:
         return await self._in_thread(self._read, self._layout.file(path))
@@ -197,8 +234,12 @@ class DirectoryObjects:
         return found.st_mtime_ns // 1_000_000
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._committer.close)
+        await asyncio.to_thread(self._finish)
         self._readers.shutdown(wait=False)
+
+    def _finish(self) -> None:
+        self._committer.close()
+        self._hold.close()
 
     async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         call = functools.partial(function, *args, **kwargs)
@@ -270,6 +311,17 @@ class DirectoryObjects:
             with contextlib.suppress(FileNotFoundError):
                 if entry.stat().st_mtime_ns // 1_000_000 < oldest_ms:
                     Path(entry.path).unlink()
+
+
+def has_own_disk(root: Path) -> bool:
+    """Whether a directory, made or not, lies on a file system whose locks and syncs are known."""
+    there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+    return filesystem_type(there) in SYNCFS_TYPES
+
+
+def _give_up(future: asyncio.Future[str]) -> None:
+    if not future.done():
+        future.set_exception(OutcomeUnknown("the disk does not answer in time"))
 
 
 def _make_durable_root(disk: Disk, root: Path) -> None:

@@ -13,7 +13,8 @@ from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import DeltaError, OutcomeUnknown, StartupError, Unavailable
 from deltadatabase.storage.base import Store
 from deltadatabase.storage.bucket import ensure_bucket
-from deltadatabase.storage.local import DirectoryObjects
+from deltadatabase.storage.journaled import JournaledDirectory
+from deltadatabase.storage.local import DirectoryObjects, has_own_disk
 from deltadatabase.storage.objects import MemoryObjects, S3Objects, S3Settings
 from deltadatabase.storage.paths import CLUSTER
 
@@ -29,10 +30,16 @@ async def open_store(
     clock: Clock,
     random: Random,
     object_bytes_max: int = limits.OBJECT_BYTES_MAX,
+    journal: bool = False,
 ) -> Store:
     """Open the store of a directory, of a bucket, or in memory (None). It may not answer yet.
 
-    An object of more than ``object_bytes_max`` is refused before it is read.
+    Args:
+        target: which.
+        clock: of a directory.
+        random: of a directory.
+        object_bytes_max: a larger object is refused before it is read.
+        journal: have a directory alone if nobody else works on it, with a journal before its files.
 
     Raises:
         StartupError: ``bad_flag``, ``store_refused``: it cannot be used as configured.
@@ -41,8 +48,9 @@ async def open_store(
         return MemoryObjects(object_bytes_max)
     if isinstance(target, S3Settings):
         return S3Objects(target, object_bytes_max)
+    kind = JournaledDirectory if journal and has_own_disk(target) else DirectoryObjects
     return await asyncio.to_thread(
-        partial(DirectoryObjects, target, clock=clock, random=random, object_bytes_max=object_bytes_max)
+        partial(kind, target, clock=clock, random=random, object_bytes_max=object_bytes_max)
     )
 
 

@@ -219,6 +219,11 @@ def parse_meta_path(path: str) -> tuple[str, str] | None:
     return _parse_file(path, _META_SUFFIX)
 
 
+def is_meta(path: str) -> bool:
+    """True for what is named like a readable header. No entity's path is."""
+    return path.startswith(FILES) and path.endswith(_META_SUFFIX)
+
+
 def parse_template_path(path: str) -> str | None:
     """Schema id of a schema's path; None for anything else."""
     if not (path.startswith(TEMPLATES) and path.endswith(_TEMPLATE_SUFFIX)):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import Hashable
 
 from deltadatabase.errors import Overloaded
 
@@ -24,27 +23,47 @@ class EntityLocks:
         self._slots: dict[Hashable, _Slot] = {}
         self._waiters_max = waiters_max
 
-    @asynccontextmanager
-    async def hold(self, name: Hashable, *, bounded: bool = True) -> AsyncIterator[None]:
-        """Hold the entity's lock.
+    def hold(self, name: Hashable, *, bounded: bool = True) -> _Hold:
+        """Hold the entity's lock: an asynchronous context.
 
         Args:
             name: the entity.
             bounded: False for a caller that is one however many wait behind it.
 
-        Raises:
+        Raises (on entering):
             Overloaded: too many are waiting for this entity already.
         """
-        slot = self._slots.get(name)
+        return _Hold(self._slots, name, self._waiters_max if bounded else None)
+
+
+class _Hold:
+    # Not made by ``contextlib``: each write and each read of the store passes here.
+    __slots__ = ("_name", "_slot", "_slots", "_waiters_max")
+
+    def __init__(self, slots: dict[Hashable, _Slot], name: Hashable, waiters_max: int | None) -> None:
+        self._slots = slots
+        self._name = name
+        self._waiters_max = waiters_max
+
+    async def __aenter__(self) -> None:
+        slot = self._slots.get(self._name)
         if slot is None:
-            slot = self._slots[name] = _Slot()
-        elif bounded and slot.users > self._waiters_max:
+            slot = self._slots[self._name] = _Slot()
+        elif self._waiters_max is not None and slot.users > self._waiters_max:
             raise Overloaded("too many requests wait for this entity", code="entity_busy")
+        self._slot = slot
         slot.users += 1
         try:
-            async with slot.lock:
-                yield
-        finally:
-            slot.users -= 1
-            if not slot.users:
-                del self._slots[name]
+            await slot.lock.acquire()
+        except BaseException:
+            self._leave()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._slot.lock.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._slot.users -= 1
+        if not self._slot.users:
+            del self._slots[self._name]

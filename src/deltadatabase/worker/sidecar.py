@@ -1,7 +1,7 @@
 """Writes the readable meta file beside each committed entity, off the request's path.
 
 Derived data: never read to serve a request, late or missing after a crash, rebuilt by a
-scrub. Writes of one entity that follow each other closely become one file.
+scrub. Writes of one entity that follow each other within the delay become one file.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ import asyncio
 from collections.abc import Callable
 
 from deltadatabase.errors import DeltaError
+from deltadatabase.limits import (
+    META_CONCURRENCY,
+    META_DELAY_S,
+    META_PENDING_BYTES_MAX,
+    META_PENDING_MAX,
+)
 from deltadatabase.storage.base import Store, When
 from deltadatabase.storage.paths import meta_path
 from deltadatabase.telemetry.logging import get_logger
 
-PENDING_MAX = 65_536
-CONCURRENCY = 8
-
 log = get_logger(__name__)
+
+Name = tuple[str, str]
 
 
 class MetaSidecar:
@@ -26,14 +31,27 @@ class MetaSidecar:
     Args:
         store: where the files go.
         describe: sealed bytes to the text of the meta file.
+        delay_s: so long a noted entity waits for its next write.
+        bytes_max: when so many sealed bytes wait, they wait no longer; more are left to a scrub.
     """
 
-    def __init__(self, store: Store, describe: Callable[[bytes], bytes]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        describe: Callable[[bytes], bytes],
+        *,
+        delay_s: float = META_DELAY_S,
+        bytes_max: int = META_PENDING_BYTES_MAX,
+    ) -> None:
         self._store = store
         self._describe = describe
-        self._pending: dict[tuple[str, str], bytes | None] = {}
-        self._writing: set[tuple[str, str]] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._delay_s = delay_s
+        self._bytes_max = bytes_max
+        self._pending: dict[Name, bytes | None] = {}
+        self._pending_bytes = 0
+        self._writing: set[Name] = set()
+        self._hurry = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
         self.dropped = 0
 
     def note(self, schema_id: str, key: str, sealed: bytes) -> None:
@@ -44,28 +62,52 @@ class MetaSidecar:
         """Take note that the object is gone: its file goes, too, unless a later commit is noted."""
         self._add((schema_id, key), None)
 
-    def _add(self, name: tuple[str, str], sealed: bytes | None) -> None:
-        if name not in self._pending and len(self._pending) >= PENDING_MAX:
+    def _add(self, name: Name, sealed: bytes | None) -> None:
+        size = len(sealed or b"")
+        full = len(self._pending) >= META_PENDING_MAX or self._pending_bytes + size > 2 * self._bytes_max
+        if full and name not in self._pending:
             self.dropped += 1
             return
+        self._pending_bytes += size - len(self._pending.get(name) or b"")
         self._pending[name] = sealed
-        if len(self._tasks) < CONCURRENCY:
-            task = asyncio.create_task(self._drain())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if self._pending_bytes >= self._bytes_max or len(self._pending) * 2 >= META_PENDING_MAX:
+            self._hurry.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work())
 
     async def flush(self, timeout_s: float) -> None:
         """Write what is pending, at most ``timeout_s`` seconds long."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
-        for task in self._tasks:
-            task.cancel()
+        self._delay_s = 0.0
+        self._hurry.set()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=timeout_s)
+            self._task.cancel()
 
-    async def _drain(self) -> None:
-        while (name := self._next()) is not None:
+    async def _work(self) -> None:
+        while self._pending:
+            await self._pause()
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(META_CONCURRENCY, len(self._pending))):
+                    group.create_task(self._drain(len(self._pending)))
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(self._delay_s):
+                await self._hurry.wait()
+        except TimeoutError:
+            return
+        if self._delay_s:
+            self._hurry.clear()
+
+    async def _drain(self, count_max: int) -> None:
+        """Write files until none is pending; ``count_max`` at most, so that newer ones wait their time."""
+        while count_max > 0 and (name := self._next()) is not None:
+            count_max -= 1
             self._writing.add(name)
             try:
-                if (sealed := self._pending.pop(name)) is None:
+                sealed = self._pending.pop(name)
+                self._pending_bytes -= len(sealed or b"")
+                if sealed is None:
                     await self._store.delete(meta_path(*name))
                 else:
                     await self._store.put(meta_path(*name), self._describe(sealed), When.ALWAYS)
@@ -74,6 +116,6 @@ class MetaSidecar:
             finally:
                 self._writing.discard(name)
 
-    def _next(self) -> tuple[str, str] | None:
+    def _next(self) -> Name | None:
         # One file is never written by two tasks at once: the older could land last.
         return next((name for name in self._pending if name not in self._writing), None)

@@ -50,6 +50,12 @@ def commands() -> list[Command]:
     ]
 
 
+OF_A_READ = frozenset(
+    {"id", "op", "schema_id", "key", "shard", "term", "if_none_match", "timeout_ms", "request_id"}
+    | {"traceparent", "deleted"}
+)
+
+
 def requests() -> list[bytes]:
     return [
         convert.encode_request(number, command).SerializeToString()
@@ -58,7 +64,7 @@ def requests() -> list[bytes]:
 
 
 def check_request(data: bytes) -> None:
-    """One request: a command that encodes to an equal request, or ``Invalid``."""
+    """One request: a command that encodes to an equal request, or ``Invalid``; of a GET what it has."""
     try:
         message = pb.Request.FromString(data)
         command = convert.decode_request(message)
@@ -66,6 +72,10 @@ def check_request(data: bytes) -> None:
         pb_id(data)
         return
     message.DiscardUnknownFields()
+    if command.op is Op.GET:
+        for field, _ in message.ListFields():
+            if field.name not in OF_A_READ:
+                message.ClearField(field.name)
     if convert.encode_request(message.id, command) != message:
         raise Wrong("a command does not survive its own notation")
 

@@ -53,7 +53,7 @@ HOSTILE = [
         for path in (
             "", "a", "http://127.0.0.1/a", "//host/a", "/a b", "/a\r\nx: y", "/a#b", "/é", "/a\x00", "*",
             "/batch", "/batch/", "/batch?x", "/%62atch", "/import/a", "/export/a", "/changes/a?since=1",
-            "/exp%6Frt/a",
+            "/exp%6Frt/a", "/schema/a?dry_run=true&scan=true", "/schem%61s/a?sc%61n=true",
         )
     ),
     *(encoded({"path": "/a", "method": method}) for method in ("TRACE", "OPTIONS", "CONNECT", "", "G\r\nET")),
@@ -163,6 +163,40 @@ async def test_a_batch_is_answered_in_order(client: Client) -> None:
         "connection",
         "content-length",
     }
+
+
+async def test_resources_keep_their_conditions_and_names_in_a_batch(
+    client: Client, database: FakeDatabase
+) -> None:
+    def write(method: str, body: object = None, **headers: str) -> dict[str, Any]:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return {"method": method, "path": "/entities/chat/k", "headers": named} | (
+            {} if method == "DELETE" else {"body": body}
+        )
+
+    merge = "application/merge-patch+json"
+    reply = await client(
+        "POST",
+        "/batch",
+        encoded(
+            write("PUT", {"a": 1}, if_none_match="*", idempotency_key="one"),
+            write("PUT", {"a": 1}, if_none_match="*", idempotency_key="one"),
+            write("PUT", {"a": 2}, if_none_match="*", idempotency_key="one"),
+            write("PUT", {"a": 2}, if_match='"7-aa"'),
+            write("PATCH", {"b": 2}, if_match='"1-aa"', content_type=merge, idempotency_key="two"),
+            write("PATCH", {"b": 2}, if_match='"1-aa"', content_type=merge, idempotency_key="two"),
+            write("DELETE", if_match='"1-aa"'),
+            write("DELETE", if_match='"2-aa"', idempotency_key="three"),
+            write("DELETE", if_match='"2-aa"', idempotency_key="three"),
+            {"path": "/entities/chat/k"},
+        ),
+    )
+    responses = reply.json()["responses"]
+    assert [one["status"] for one in responses] == [201, 201, 422, 412, 200, 200, 412, 204, 204, 404]
+    repeats = [at for at, one in enumerate(responses) if "idempotent-replayed" in one["headers"]]
+    assert repeats == [1, 5, 8]
+    assert responses[3]["headers"]["etag"] == '"1-aa"'
+    assert [version for version, _ in database.history["chat", "k"]] == [1, 2, 3]
 
 
 async def test_each_request_needs_its_own_right(client: Client) -> None:

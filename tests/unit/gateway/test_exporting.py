@@ -73,6 +73,7 @@ async def test_what_was_exported_can_be_imported(client: Client, database: FakeD
         ("GET", "/export/chat?prefix=%0A", 400),
         ("GET", "/export/chat?after=" + "x" * 241, 400),
         ("GET", "/export/chat?after=a&after=b", 400),
+        ("GET", "/export/chat?prefx=a", 400),
     ],
 )
 async def test_other_requests_are_refused(client: Client, method: str, target: str, status: int) -> None:

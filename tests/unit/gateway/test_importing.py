@@ -108,6 +108,7 @@ async def test_no_more_errors_are_kept_than_a_thousand(client: Client) -> None:
         ("POST", "/import/a..b", 400),
         ("POST", "/import/a/b", 400),
         ("POST", "/import/chat?skip_existing=yes", 400),
+        ("POST", "/import/chat?skip_exsting=true", 400),
         ("POST", "/import/chat?on_error=stop&on_error=stop", 400),
         ("POST", "/import/chat?on_error=%ff", 400),
     ],

@@ -8,12 +8,16 @@ from deltadatabase.errors import Denied, Invalid, TooLarge
 from deltadatabase.gateway.request import (
     Head,
     check_local,
+    choice,
     decode_path,
     etags,
     examine,
     is_loopback,
+    number,
+    parameters,
     query_values,
     request_id_of,
+    switch,
 )
 
 Fields = list[tuple[bytes, bytes]]
@@ -49,6 +53,23 @@ def test_a_query_that_is_not_text_is_refused(query: bytes) -> None:
 def test_query_values_come_in_order_and_names_are_decoded() -> None:
     assert query_values(b"key=a&x=y&k%65y=b+c&key", "key") == ["a", "b c", ""]
     assert query_values(b"", "key") == []
+
+
+def test_only_known_parameters_are_taken() -> None:
+    given = parameters(b"c%61t=a+b&dog=%2B&", "cat", "dog")
+    assert given == {"cat": "a b", "dog": "+"}
+    assert choice(given, "cat", ("a b",), "x") == "a b"
+    assert choice(given, "cow", ("a b",), "x") == "x"
+    assert [number({"n": "7"}, name, 1, 0, 9) for name in ("n", "m")] == [7, 1]
+    assert [switch({"n": "true", "m": "false"}, name) for name in "nmx"] == [True, False, False]
+
+
+@pytest.mark.parametrize("query", [b"cats=1", b"cat=1&c%61t=1", b"=1", b"cat=%ff", b"CAT=1"])
+def test_other_parameters_are_refused_without_a_word_of_them(query: bytes) -> None:
+    with pytest.raises(Invalid) as caught:
+        parameters(query, "cat")
+    assert caught.value.code == "bad_query"
+    assert "cats" not in caught.value.detail
 
 
 def test_a_body_is_announced_by_length_or_by_chunks() -> None:

@@ -113,6 +113,7 @@ def test_a_path_leads_back_to_its_key(key: str) -> None:
         ("/entities/s/%ff", 400, "bad_path"),
         ("/entities/s/%zz", 400, "bad_path"),
         ("/entities/s/" + "a" * 241, 400, "invalid_key"),
+        ("/entities/s/k?if-match=*", 400, "bad_query"),
         ("/entities//k", 404, "no_route"),
         ("/entities%2Fs%2Fk", 404, "no_route"),
     ],

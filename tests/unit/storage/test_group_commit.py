@@ -11,15 +11,22 @@ import pytest
 from support.clocks import FakeClock
 
 from deltadatabase.storage.base import When
-from deltadatabase.storage.batch import Commit, digest
+from deltadatabase.storage.batch import BatchCommitter, digest
+from deltadatabase.storage.directory_layout import DirectoryLayout
 from deltadatabase.storage.disk import OsDisk
 from deltadatabase.storage.group_commit import GroupCommitter
 
 
 @pytest.fixture(params=[True, False], ids=["syncfs", "fsync"])
 def committer(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[GroupCommitter]:
+    syncfs: bool = request.param
+    for folder in ("cluster/.tmp", "cluster/.locks"):
+        (tmp_path / folder).mkdir(parents=True)
     committer = GroupCommitter(
-        tmp_path, disk=OsDisk(), clock=FakeClock(), syncfs=request.param, on_fatal=pytest.fail
+        lambda answer: BatchCommitter(
+            tmp_path, disk=OsDisk(), clock=FakeClock(), syncfs=syncfs, answer=answer
+        ),
+        on_fatal=pytest.fail,
     )
     yield committer
     committer.close()
@@ -32,16 +39,9 @@ async def test_many_files_need_few_syncs_where_one_does_for_all(
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(fd), fsync(fd)))
     loop = asyncio.get_running_loop()
+    layout = DirectoryLayout(tmp_path, os.urandom)
     commits = [
-        Commit(
-            tmp_path / f"{number}",
-            b"%d" % number,
-            When.ABSENT,
-            lock=tmp_path / "lock",
-            staged=tmp_path / f"staged-{number}",
-            deadline_s=1e9,
-            future=loop.create_future(),
-        )
+        layout.commit(f"{number}", b"%d" % number, When.ABSENT, 1e9, loop.create_future())
         for number in range(200)
     ]
     for commit in commits:

@@ -6,12 +6,10 @@ from typing import Final
 
 CODES: Final[dict[int, tuple[str, ...]]] = {
     400: (
-        "bad_batch", "bad_framing", "bad_header", "bad_include", "bad_limit", "bad_log_level",
-        "bad_parameter", "bad_patch", "bad_path", "bad_prefix", "bad_query", "bad_token",
-        "incomplete_body", "invalid", "invalid_key", "invalid_schema", "invalid_schema_id",
+        "bad_batch", "bad_framing", "bad_header", "bad_log_level", "bad_patch", "bad_path", "bad_query",
+        "bad_token", "incomplete_body", "invalid", "invalid_key", "invalid_schema", "invalid_schema_id",
         "malformed_json", "malformed_line", "missing_key", "no_documents", "not_an_object",
-        "repeated_key", "repeated_parameter", "schema_violation", "too_complex", "too_deep",
-        "wrong_shape"
+        "repeated_key", "schema_violation", "too_complex", "too_deep", "wrong_shape"
     ),
     401: ("unauthenticated",),
     403: ("denied", "foreign_host", "foreign_origin"),

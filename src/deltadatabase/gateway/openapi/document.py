@@ -180,7 +180,7 @@ _MEANING: Final = {
     413: "Larger than the limit.",
     415: "The body's content type is not served here.",
     422: "`idempotency_key_reused`: the Idempotency-Key was used for another request on this entity.",
-    428: "The schema wants a condition with every write: send If-Match or If-None-Match.",
+    428: "The schema wants a condition with every write: send If-Match or If-None-Match to /entities.",
     429: "Too many failed logins, or more requests than the key may make; see Retry-After.",
     431: "The headers are larger than the limit.",
     500: "`integrity`: the stored object is damaged or was tampered with.",

@@ -38,14 +38,15 @@ _LIST: Final = (
 ENTITIES: Final = (
     Operation(
         "PUT", "/entity/{schema_id}", "Entities", "Write one or more entities", "write", Versions,
-        (400, 408, 409, 413, 422, *DATA, 507), headers=KEYED,
+        (400, 408, 409, 413, 422, 428, *DATA, 507), headers=KEYED,
         body={"type": "object", "minProperties": 1, "additionalProperties": True},
         body_example={"session_001": CHAT},
         answer_example={"status": "ok", "versions": {"session_001": 1}},
         note=(
             "The body maps keys to documents. All are validated before any is stored. Documents whose "
             "key begins with '_' are metadata and are not validated unless the schema says "
-            '"x-validate-metadata": true. Of a key that stands there twice, the last document counts.'
+            '"x-validate-metadata": true. Of a key that stands there twice, the last document counts. '
+            'Under a schema with "x-require-if-match": true this is 428: /entities takes conditions.'
         ),
     ),
     Operation(
@@ -59,7 +60,7 @@ ENTITIES: Final = (
     ),
     Operation(
         "DELETE", "/entity/{schema_id}", "Entities", "Delete an entity", "write", Status,
-        (400, 409, 422, *DATA, 507), query=KEY, headers=KEYED, answer_example=OK,
+        (400, 409, 422, 428, *DATA, 507), query=KEY, headers=KEYED, answer_example=OK,
         note="Succeeds for an absent key too.",
     ),
     Operation(

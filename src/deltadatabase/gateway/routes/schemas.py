@@ -18,7 +18,7 @@ from deltadatabase.gateway.auditing import RequestAudit, telling
 from deltadatabase.gateway.counting import SchemaCount, counted
 from deltadatabase.gateway.edge import answer_by_stream, exchange_of
 from deltadatabase.gateway.ports import Listing, Schemas
-from deltadatabase.gateway.request import etags, flag, flags
+from deltadatabase.gateway.request import etags, flag, parameters, switch
 from deltadatabase.gateway.routes.access import (
     NO_STORE,
     AuthorizedRequest,
@@ -159,7 +159,8 @@ _NDJSON: Final = (
 
 def _wishes(query: bytes) -> tuple[bool, bool]:
     """Whether a PUT is a dry run, and one with a scan. Raises Invalid."""
-    dry_run, scan = flags(query, "dry_run", "scan")
+    given = parameters(query, "dry_run", "scan")
+    dry_run, scan = switch(given, "dry_run"), switch(given, "scan")
     if scan and not dry_run:
         raise Invalid("a scan is part of a dry run: say dry_run=true, too", code="bad_query")
     return dry_run, scan
