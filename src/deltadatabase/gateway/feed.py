@@ -268,7 +268,7 @@ async def _while_there(exchange: Exchange, reading: Coroutine[Any, Any, Batch]) 
         task.cancel()
         await asyncio.wait({task})
     if task.cancelled():
-        raise RequestTimeout("the client has left", code="client_left")
+        raise RequestTimeout("the client has left")
     return task.result()
 
 

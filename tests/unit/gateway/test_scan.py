@@ -46,7 +46,8 @@ def filled(count: int) -> FakeDatabase:
 async def test_a_scan_goes_over_all_pages_and_lists_in_order() -> None:
     *found, done = await scanned(filled(2500), OBJECTS)
     assert done == {"done": True, "checked": 2500, "refused": 834, "unreadable": 0}
-    assert [line["key"] for line in found] == [f"k{i:05}" for i in range(0, 2500, 3)]
+    # Where it takes longer than a second it tells how far it is.
+    assert [line["key"] for line in found if "key" in line] == [f"k{i:05}" for i in range(0, 2500, 3)]
     assert [line["version"] for line in found] == [i + 1 for i in range(0, 2500, 3)]
 
 

@@ -66,8 +66,15 @@ results = st.builds(
 
 
 OF_A_READ = (
-    *("schema_id", "key", "shard", "term", "if_none_match", "deleted"),
-    *("timeout_ms", "request_id", "traceparent"),
+    "schema_id",
+    "key",
+    "shard",
+    "term",
+    "if_none_match",
+    "deleted",
+    "timeout_ms",
+    "request_id",
+    "traceparent",
 )
 
 
@@ -107,7 +114,7 @@ def test_defaults_cost_nothing_on_the_wire() -> None:
 
 
 def test_a_read_needs_no_write_id() -> None:
-    command = Command(op=Op.GET, schema_id="s", key="k", deleted=True)
+    command = Command(op=Op.GET, schema_id="s", key="k")
     assert convert.decode_request(convert.encode_request(1, command)) == command
 
 
