@@ -80,7 +80,7 @@ def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_epochs_may_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards then wait without an owner, and the next block is reserved meanwhile."""
     monkeypatch.setattr("deltadatabase.gateway.members.EPOCH_BLOCK", 4)
-    monkeypatch.setattr("deltadatabase.gateway.forwarding.EPOCHS_LOW", 2)
+    monkeypatch.setattr("deltadatabase.gateway.moves.EPOCHS_LOW", 2)
     apply, refused = Placement.apply, 0
 
     def counted(self: Placement, shards: Iterable[int]) -> list[int]:

@@ -16,7 +16,7 @@ from deltadatabase import limits
 from deltadatabase.auth.accounts import Accounts
 from deltadatabase.auth.policy import Permission, require
 from deltadatabase.clock import Clock
-from deltadatabase.errors import MethodNotAllowed, NotFound, Overloaded
+from deltadatabase.errors import MethodNotAllowed, NotFound, Overloaded, Unavailable
 from deltadatabase.gateway.asgi import StreamedAnswer
 from deltadatabase.gateway.edge import Exchange
 from deltadatabase.gateway.ndjson import render_line
@@ -77,8 +77,15 @@ class ExportHandler:
         given = parameters(head.query, "prefix", "after")
         prefix, after = _stored(given, "prefix"), _stored(given, "after")
         place = self._places.take()
+        patience = Patience(self._clock, self._patience_s)
         # Asked for here, so that a client is told why nothing can be exported now.
-        first = await self._listing.list(schema_id, prefix=prefix, after=after)
+        try:
+            first = await self._listing.list(schema_id, prefix=prefix, after=after)
+        except Unavailable as exc:
+            if exc.code != "timeout":
+                raise
+            # The names of a very large schema are being read for the first time.
+            first = await patience.call(partial(self._listing.list, schema_id, prefix=prefix, after=after))
         export = _Export(
             self._entities,
             self._listing,
@@ -86,7 +93,7 @@ class ExportHandler:
             prefix,
             exchange.request_id,
             authorize,
-            Patience(self._clock, self._patience_s),
+            patience,
         )
         return StreamedAnswer(200, [_NDJSON, _NO_STORE], export.chunks(first, place))
 

@@ -15,8 +15,9 @@ import msgspec
 
 from deltadatabase.clock import Clock, Random
 from deltadatabase.errors import Conflict, DeltaError, Invalid, Unavailable
-from deltadatabase.gateway.forwarding import FOREIGN_WRITER, STORE_GONE, Router
+from deltadatabase.gateway.forwarding import Router
 from deltadatabase.gateway.keys import Keys
+from deltadatabase.gateway.moves import FOREIGN_WRITER, STORE_GONE
 from deltadatabase.gateway.state import ClusterState
 from deltadatabase.limits import (
     EPOCH_BLOCK,

@@ -13,8 +13,9 @@ from deltadatabase.clock import Clock
 from deltadatabase.gateway import entity, exporting, feed, importing, resources
 from deltadatabase.gateway.asgi import ASGIApp, Message, Receive, Scope, Send
 from deltadatabase.gateway.following import Following
-from deltadatabase.gateway.forwarding import FOREIGN_WRITER, STORE_GONE, Router
+from deltadatabase.gateway.forwarding import Router
 from deltadatabase.gateway.members import Cluster
+from deltadatabase.gateway.moves import FOREIGN_WRITER, STORE_GONE
 from deltadatabase.gateway.ports import Rotations
 from deltadatabase.gateway.process import Context
 from deltadatabase.gateway.rotation import Phase, RotationStatus

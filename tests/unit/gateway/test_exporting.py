@@ -108,6 +108,7 @@ class Large(FakeDatabase):
         self.under_way = 0
         self.most = 0
         self.failures: dict[str, list[DeltaError]] = {}
+        self.listing_failures: list[DeltaError] = []
 
     async def get(self, schema_id: str, key: str, **rest: Any) -> Result:
         self.reads += 1
@@ -124,6 +125,8 @@ class Large(FakeDatabase):
             self.under_way -= 1
 
     async def list(self, schema_id: str, *, prefix: str = "", after: str = "", **rest: Any) -> Page:
+        if self.listing_failures:
+            raise self.listing_failures.pop(0)
         start = int(after) if after else 0
         end = min(start + 100, self.count)
         entities = tuple(ListedEntity(f"{number:06}", self.size, 0) for number in range(start + 1, end + 1))
@@ -176,6 +179,18 @@ async def test_what_passes_is_waited_for(rest_accounts: list[Accounts], rest_clo
     database.failures = {"000005": [Unavailable("moving"), Overloaded("busy")]}
     body = await collected(await handler_of(database, rest_accounts, rest_clock)(exchange()))
     assert body.count(b"\n") == 18
+
+
+async def test_names_that_are_being_read_for_the_first_time_are_waited_for(
+    rest_accounts: list[Accounts], rest_clock: TestClock
+) -> None:
+    database = Large(20)
+    database.listing_failures = [Unavailable("slow", code="timeout"), Unavailable("slow", code="timeout")]
+    body = await collected(await handler_of(database, rest_accounts, rest_clock)(exchange()))
+    assert body.count(b"\n") == 18
+    database.listing_failures = [Unavailable("none", code="no_worker")]
+    with pytest.raises(Unavailable):
+        await handler_of(database, rest_accounts, rest_clock)(exchange())
 
 
 async def test_what_does_not_pass_breaks_the_answer_off(

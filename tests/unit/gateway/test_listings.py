@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from support.clocks import FakeClock, SeededRandom
 
 from deltadatabase.errors import Corrupt, DeltaError, LinkLost, NotOwner, Unavailable
-from deltadatabase.gateway.forwarding import STORE_GONE, Router
+from deltadatabase.gateway.forwarding import Router
 from deltadatabase.gateway.listings import merged, share_of
+from deltadatabase.gateway.moves import STORE_GONE
 from deltadatabase.model import Command, ListedEntity, Op, Result
 from deltadatabase.placement.membership import Member, Placement
 from deltadatabase.storage.paths import listing_order
