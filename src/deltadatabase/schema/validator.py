@@ -221,6 +221,9 @@ def compile_schema(text: bytes) -> CompiledSchema:
         raise Invalid(f"the schema is not json: {exc.detail}", code="invalid_schema") from None
     if not isinstance(schema, (dict, bool)):
         raise refusal("a schema is an object or a boolean")
+    if isinstance(schema, dict) and not isinstance(schema.get(_CONDITIONS_KEYWORD, False), bool):
+        # Whoever writes "yes" expects to be protected.
+        raise refusal(f"{_CONDITIONS_KEYWORD} is true or false")
     graph = read_graph(schema)
     return CompiledSchema(hashlib.sha256(text).hexdigest(), schema, graph, measure(graph), len(text))
 
