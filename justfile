@@ -98,9 +98,22 @@ fuzz *arguments:
 fuzz-sockets *arguments:
     PYTHONPATH=tests {{bin}}/python -m fuzz.network {{arguments}}
 
-# Measure the database beside its baselines, in about 3 minutes: just bench -h
+# Measure GET and PUT beside their baselines, in about 3 minutes: just bench -h
 bench *arguments:
-    {{bin}}/python -m bench {{arguments}}
+    PYTHONPATH=tests {{bin}}/python -m bench {{arguments}}
+
+# Measure everything, in about half an hour; report and pictures go to bench/results: just bench-full -save
+bench-full *arguments:
+    PYTHONPATH=tests {{bin}}/python -m bench -parts=all {{arguments}}
+
+# Show what changed from one result to another: just bench-compare old/result.json new/result.json
+bench-compare *arguments:
+    {{bin}}/python -m bench.compare {{arguments}}
+
+# Install what the benchmark compares with into build/bench: wrk, Vegeta, etcd, Kinto, MinIO.
+bench-setup:
+    {{bin}}/pip install -q -e '.[bench]'
+    {{bin}}/python -m bench.setup
 
 # Watch the whole system at work on SeaweedFS, a directory and memory: just demo -store s3 -documents 1000
 demo *arguments:

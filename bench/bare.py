@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from typing import Any
 
 import uvloop
 
@@ -13,15 +14,23 @@ from deltadatabase.gateway.server import RestServer
 
 
 def answering(document_bytes: int) -> ASGIApp:
-    """An application whose every answer is the same document."""
-    start = {
-        "type": "http.response.start",
-        "status": 200,
-        "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % document_bytes)],
-    }
-    body = {"type": "http.response.body", "body": b"x" * document_bytes}
+    """An application whose every answer is the same document, unless the query is a length of another one."""
 
-    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+    def messages(size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % size)]
+        return (
+            {"type": "http.response.start", "status": 200, "headers": headers},
+            {"type": "http.response.body", "body": b"x" * size},
+        )
+
+    usual = messages(document_bytes)
+    others: dict[bytes, tuple[dict[str, Any], dict[str, Any]]] = {}
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        query = scope["query_string"]
+        if query.isdigit() and query not in others:
+            others[query] = messages(int(query))
+        start, body = others.get(query, usual)
         await send(start)
         await send(body)
 

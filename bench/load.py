@@ -1,38 +1,34 @@
-"""Load generators: closed loops over a number of HTTP connections, requests in random order.
-
-A closed loop sends the next request when the answer has come, so its latencies are those of a
-server at its limit; compare them within one run only.
-"""
+"""What load is: requests, what a generator saw of them, and what every generator promises."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import random
+import itertools
 import resource
-import shutil
-import subprocess
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, Protocol
-
-import uvloop
 
 from bench.stats import percentile
 
 SEED = 1
-SCRIPT = Path(__file__).with_name("wrk.lua")
+FRESH = "@@@@@@@@@@"
+"""In a path or body: replaced by ten digits that no request before had, in every place anew."""
+FRESH_STEP = 10_000_000
+BUSY = 0.9
+"""A generator that used more than this part of its one processor may have been the limit."""
+
+_starts = itertools.count(0, FRESH_STEP)
 
 
 class Request(NamedTuple):
-    """One request; ``path`` without white space, ``body`` without line breaks."""
+    """One request; ``path`` and ``type`` without white space, ``body`` without line breaks."""
 
     method: str
     path: str
     body: bytes = b""
+    type: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,113 +39,99 @@ class Load:
         requests: answered ones.
         errors: answers of 400 and above, broken connections, timeouts.
         seconds: length of the measurement.
-        p50_ms: median latency.
-        p99_ms: latency that one request in a hundred exceeds.
-        cpu_s: processor time of the generator; it has one thread, so ``seconds`` is its limit.
+        p50_ms, p90_ms, p99_ms: latencies that half of the requests, one in ten, one in a hundred exceed.
+        cpu_s: processor time of the generator; it has one processor, so ``seconds`` is its limit.
+        target: requests a second that were to be sent; 0: as many as were answered.
     """
 
     requests: int
     errors: int
     seconds: float
     p50_ms: float
+    p90_ms: float
     p99_ms: float
     cpu_s: float
+    target: float = 0.0
 
     @property
     def rate(self) -> float:
         """Answers a second."""
         return self.requests / self.seconds
 
+    @property
+    def busy(self) -> float:
+        """The part of its processor that the generator used."""
+        return self.cpu_s / self.seconds
+
 
 class Generator(Protocol):
-    """Sends requests to a port of the loopback interface."""
+    """Sends requests to a port of the loopback interface, in random order."""
 
-    def run(self, port: int, requests: Sequence[Request], *, connections: int, seconds: int) -> Load:
-        """Keep ``connections`` requests under way for ``seconds``."""
+    def run(
+        self, port: int, requests: Sequence[Request], *, connections: int, seconds: float, rate: int = 0
+    ) -> Load:
+        """Keep ``connections`` requests under way for ``seconds``; or send ``rate`` of them a second.
+
+        With a rate each latency counts from when its request was due, so that a request that had to wait
+        for slow ones before it counts as slow too (no coordinated omission).
+        """
         ...
 
 
-class Wrk:
-    """The generator ``wrk``, one thread: by far cheaper than any server measured here."""
-
-    @staticmethod
-    def installed() -> bool:
-        """True where the program is there."""
-        return shutil.which("wrk") is not None
-
-    def run(self, port: int, requests: Sequence[Request], *, connections: int, seconds: int) -> Load:
-        before_s = _children_cpu_s()
-        with tempfile.NamedTemporaryFile(suffix=".requests") as listing:
-            listing.writelines(b"%s %s %s\n" % (r.method.encode(), r.path.encode(), r.body) for r in requests)
-            listing.flush()
-            done = subprocess.run(
-                [
-                    *("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"-s{SCRIPT}"),
-                    *(f"http://127.0.0.1:{port}/", "--", listing.name, str(SEED)),
-                ],
-                check=True,
-                capture_output=True,
-                text=True,
-            )
-        seen = json.loads(done.stdout.splitlines()[-1])
-        return Load(**seen, cpu_s=_children_cpu_s() - before_s)
+def fresh_start() -> int:
+    """A number from which ``FRESH_STEP`` names are unused."""
+    return next(_starts)
 
 
-class Loop:
-    """A generator in this process, for a smoke test where wrk is missing: slower than a server."""
-
-    def run(self, port: int, requests: Sequence[Request], *, connections: int, seconds: int) -> Load:
-        return uvloop.run(self._run(port, requests, connections, seconds))
-
-    async def _run(self, port: int, requests: Sequence[Request], connections: int, seconds: int) -> Load:
-        wire = [_wire(request, port) for request in requests]
-        order = random.Random(SEED)
-        latencies_ms: list[float] = []
-        errors = 0
-        cpu_s, began_s = time.process_time(), time.perf_counter()
-
-        async def caller() -> None:
-            nonlocal errors
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            now_s = time.perf_counter()
-            while now_s < began_s + seconds:
-                writer.write(order.choice(wire))
-                errors += await _status(reader) >= 400
-                ended_s = time.perf_counter()
-                latencies_ms.append((ended_s - now_s) * 1000)
-                now_s = ended_s
-            writer.close()
-            await writer.wait_closed()
-
-        ends = await asyncio.gather(*(caller() for _ in range(connections)), return_exceptions=True)
-        elapsed_s = time.perf_counter() - began_s
-        errors += sum(end is not None for end in ends)
-        latencies_ms.sort()
-        return Load(
-            requests=len(latencies_ms),
-            errors=errors,
-            seconds=elapsed_s,
-            p50_ms=percentile(latencies_ms, 50),
-            p99_ms=percentile(latencies_ms, 99),
-            cpu_s=time.process_time() - cpu_s,
-        )
+def fresh_names(parts: Sequence[bytes], numbers: Iterator[int]) -> bytes:
+    """Join what was split at ``FRESH``, with new names in between."""
+    if len(parts) == 1:
+        return parts[0]
+    pieces = [parts[0]]
+    for part in parts[1:]:
+        pieces += [b"%010d" % next(numbers), part]
+    return b"".join(pieces)
 
 
-def _wire(request: Request, port: int) -> bytes:
-    length = f"Content-Length: {len(request.body)}\r\n" if request.body else ""
-    head = f"{request.method} {request.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{length}\r\n"
-    return head.encode() + request.body
+def load_of(
+    latencies_ms: list[float], *, errors: int, seconds: float, cpu_s: float, target: float = 0.0
+) -> Load:
+    """Sum up at least one request."""
+    latencies_ms.sort()
+    p50_ms, p90_ms, p99_ms = (percentile(latencies_ms, percent) for percent in (50, 90, 99))
+    return Load(
+        requests=len(latencies_ms),
+        errors=errors,
+        seconds=seconds,
+        p50_ms=p50_ms,
+        p90_ms=p90_ms,
+        p99_ms=p99_ms,
+        cpu_s=cpu_s,
+        target=target,
+    )
 
 
-async def _status(reader: asyncio.StreamReader) -> int:
-    """Read one answer to its end; return its status."""
-    head = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
-    length = next(int(line[15:]) for line in head if line.startswith(b"content-length:"))
-    await reader.readexactly(length)
-    return int(head[0].split()[1])
+@contextmanager
+def children_cpu_s() -> Iterator[list[float]]:
+    """Processor time of the child processes that end meanwhile: one number, there at the end."""
+
+    def used_s() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    before_s, found = used_s(), list[float]()
+    yield found
+    found.append(used_s() - before_s)
 
 
-def _children_cpu_s() -> float:
-    """Processor time of all child processes that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def repeated(work_once: Callable[[], None], seconds: float) -> Load:
+    """A generator's report of one function that is called again and again."""
+    latencies_ms: list[float] = []
+    cpu_s, began_s = time.process_time(), time.perf_counter()
+    now_s = began_s
+    while now_s < began_s + seconds:
+        work_once()
+        ended_s = time.perf_counter()
+        latencies_ms.append((ended_s - now_s) * 1000)
+        now_s = ended_s
+    return load_of(latencies_ms, errors=0, seconds=now_s - began_s, cpu_s=time.process_time() - cpu_s)

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench import servers, workloads
-from bench.load import Wrk
+from bench.native import Wrk
 
 CONNECTIONS = 32
 
@@ -34,7 +34,9 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deltadb-metrics-")))
 
         def start(name: str, *flags: str, source: Path | None = None) -> servers.Server:
-            return stack.enter_context(servers.embedded(folder / name, "-memory", *flags, source=source))
+            return stack.enter_context(
+                servers.embedded(folder / name, "-memory", *flags, source=source, metrics=False)
+            )
 
         variants = {"before": start("before", source=options.before)} if options.before else {}
         variants["without"] = start("without")

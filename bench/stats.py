@@ -37,7 +37,9 @@ def ratios(values: Sequence[float], baselines: Sequence[float]) -> Spread:
     A slow moment of the machine hits both halves of a round, so this is steadier than
     the ratio of the medians.
     """
-    return spread([value / baseline for value, baseline in zip(values, baselines, strict=True)])
+    return spread(
+        [value / baseline if baseline else 0.0 for value, baseline in zip(values, baselines, strict=True)]
+    )
 
 
 def percentile(ordered: Sequence[float], percent: int) -> float:

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.load import Request, Wrk
+from bench.load import Request
+from bench.native import Wrk
 from bench.servers import Server, embedded
 
 PUT_CONNECTIONS = 64

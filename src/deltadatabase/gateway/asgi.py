@@ -11,6 +11,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+Timing = tuple[tuple[str, int], ...]
+"""Where a worker spent the time of one request: names of its steps, and microseconds."""
 
 
 class Answer(NamedTuple):
@@ -20,13 +22,13 @@ class Answer(NamedTuple):
         status: HTTP status code.
         headers: lower-case names, without ``content-length``.
         body: all of it.
-        timing: more entries of the ``Server-Timing`` header, each begun with ``", "``.
+        timing: the worker's part of the ``Server-Timing`` header; None where it isn't known.
     """
 
     status: int
     headers: Headers
     body: bytes = b""
-    timing: str = ""
+    timing: Timing | None = None
 
 
 class StreamedAnswer(NamedTuple):
@@ -45,7 +47,7 @@ class StreamedAnswer(NamedTuple):
     status: int
     headers: Headers
     chunks: AsyncIterator[bytes]
-    timing: str = ""
+    timing: Timing | None = None
     take_s: float | None = None
 
 

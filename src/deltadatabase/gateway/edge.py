@@ -23,6 +23,7 @@ from deltadatabase.gateway.asgi import (
     Scope,
     Send,
     StreamedAnswer,
+    Timing,
     send_answer,
 )
 from deltadatabase.gateway.body import Body, HeldBodies
@@ -235,13 +236,13 @@ class _Reply:
         """The request was understood, so what follows on its connection is the next one."""
         self.with_body = True
 
-    def headers(self, timing: str = "") -> Headers:
+    def headers(self, timing: Timing | None = None) -> Headers:
         """The headers of every answer; what is left of the request's body was dropped before."""
         total_ms = (self._clock.monotonic_s() - self._started_s) * 1000
         headers: Headers = [
             (b"x-request-id", self.request_id.encode()),
             _NOSNIFF,
-            (b"server-timing", f"total;dur={total_ms:.3f}{timing}".encode()),
+            (b"server-timing", server_timing(total_ms, timing).encode()),
         ]
         if not self.reusable:
             headers.append((b"connection", b"close"))
@@ -256,6 +257,18 @@ class _Reply:
         elif not self.with_body:
             message["body"] = b""
         await self.send(message)
+
+
+def server_timing(total_ms: float, worker: Timing | None) -> str:
+    """The ``Server-Timing`` header: the whole time, the route's share of it, and the worker's steps.
+
+    ``route`` is what the steps leave: the main worker's own time, and the way to the worker and back.
+    """
+    if worker is None:
+        return f"total;dur={total_ms:.3f}"
+    steps_ms = sum(us for _, us in worker) / 1000
+    steps = "".join(f", {name};dur={us / 1000:.3f}" for name, us in worker)
+    return f"total;dur={total_ms:.3f}, route;dur={max(0.0, total_ms - steps_ms):.3f}{steps}"
 
 
 def first_segment(path: str) -> str:

@@ -6,9 +6,36 @@ from deltadatabase.clock import Clock
 from deltadatabase.errors import Conflict, PreconditionRequired
 from deltadatabase.limits import DOCUMENT_BYTES_MAX_DEFAULT
 from deltadatabase.model import Command, Result
-from deltadatabase.schema.patch import parse_patch
-from deltadatabase.worker.engine import Change
+from deltadatabase.schema.patch import Patch, parse_patch
 from deltadatabase.worker.ports import CheckedSchema, Schemas
+
+
+class Patching:
+    """What a PATCH does to the document that it meets, and whether the schema allows it. A ``Change``.
+
+    Attributes:
+        schema_hash: of the schema that the result holds to.
+        spent_us: how long it took so far, every time that it was done.
+    """
+
+    def __init__(self, command: Command, patch: Patch, schema: CheckedSchema, clock: Clock) -> None:
+        self._key = command.key
+        self._bytes_max = command.document_bytes_max or DOCUMENT_BYTES_MAX_DEFAULT
+        self._patch = patch
+        self._schema = schema
+        self._clock = clock
+        self.schema_hash = schema.hash
+        self.spent_us = 0
+
+    def __call__(self, document: bytes) -> bytes:
+        """The patched document. Raises ``Invalid``, ``Conflict``, ``TooLarge``."""
+        started_s = self._clock.monotonic_s()
+        try:
+            patched = self._patch.apply(document, self._bytes_max)
+            self._schema.check(self._key, patched)
+        finally:
+            self.spent_us += int((self._clock.monotonic_s() - started_s) * 1e6)
+        return patched
 
 
 class Checks:
@@ -34,23 +61,15 @@ class Checks:
         spent_us = int((self._clock.monotonic_s() - started) * 1e6)
         return Result(schema_hash=schema.hash, validate_us=spent_us)
 
-    async def patch(self, command: Command) -> tuple[Change, str]:
-        """Read a PATCH: what it does to a document, and the hash of the schema that its result holds to.
+    async def patch(self, command: Command) -> Patching:
+        """Read a PATCH.
 
         Raises:
             Invalid: ``bad_patch``.
             DeltaError: as ``document``.
         """
         patch = parse_patch(command.document, command.number)
-        schema = await self._schema(command)
-        bytes_max = command.document_bytes_max or DOCUMENT_BYTES_MAX_DEFAULT
-
-        def change(document: bytes) -> bytes:
-            patched = patch.apply(document, bytes_max)
-            schema.check(command.key, patched)
-            return patched
-
-        return change, schema.hash
+        return Patching(command, patch, await self._schema(command), self._clock)
 
     async def delete(self, command: Command) -> None:
         """Check a DELETE.

@@ -130,16 +130,17 @@ class Committer:
         if command.op in (Op.KEY_OF, Op.RESEAL):
             return await self._about_key(command)
         validated = Result()
-        change = None
+        patching = None
         if command.op is Op.PUT and not command.validated:
             validated = await self._checks.document(command)
         elif command.op is Op.PATCH:
-            change, schema_hash = await self._checks.patch(command)
-            validated = Result(schema_hash=schema_hash)
+            patching = await self._checks.patch(command)
         elif command.op is Op.DELETE:
             await self._checks.delete(command)
         name = (command.schema_id, command.key)
-        result = await self._writes.write(name, PendingWrite(command, self._clock.monotonic_s(), change))
+        result = await self._writes.write(name, PendingWrite(command, self._clock.monotonic_s(), patching))
+        if patching is not None:
+            validated = Result(schema_hash=patching.schema_hash, validate_us=patching.spent_us)
         if validated.schema_hash or validated.validate_us:
             return msgspec.structs.replace(
                 result, schema_hash=validated.schema_hash, validate_us=validated.validate_us

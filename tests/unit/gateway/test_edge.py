@@ -6,8 +6,17 @@ from typing import Any
 import pytest
 
 from deltadatabase.errors import Invalid, Unavailable
-from deltadatabase.gateway.asgi import Answer, ASGIApp, Message, Receive, Scope, Send, StreamedAnswer
-from deltadatabase.gateway.edge import Edge, Exchange, exchange_of
+from deltadatabase.gateway.asgi import (
+    Answer,
+    ASGIApp,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    StreamedAnswer,
+    Timing,
+)
+from deltadatabase.gateway.edge import Edge, Exchange, exchange_of, server_timing
 from unit.gateway.rest_fakes import Client, CountingRandom, FakeDatabase, TestClock
 
 
@@ -25,7 +34,7 @@ async def framework(scope: Scope, receive: Receive, send: Send) -> None:
 async def entity(exchange: Exchange) -> Answer:
     if exchange.head.path == "/entity/bad":
         raise Invalid("no")
-    return Answer(200, [], exchange.head.path.encode(), ", store;dur=1.5")
+    return Answer(200, [], exchange.head.path.encode(), (("store", 1500),))
 
 
 def stream_of(*chunks: bytes | Exception, closed: list[bool] | None = None) -> AsyncIterator[bytes]:
@@ -69,7 +78,24 @@ async def test_entities_skip_the_framework() -> None:
     reply = await edge()("GET", "/entity/%C3%A9")
     assert reply.body.decode() == "/entity/é"
     assert reply.headers["content-length"] == "10"
-    assert reply.headers["server-timing"] == "total;dur=0.000, store;dur=1.5"
+    assert reply.headers["server-timing"] == "total;dur=0.000, route;dur=0.000, store;dur=1.500"
+
+
+@pytest.mark.parametrize(
+    ("worker", "header"),
+    [
+        (None, "total;dur=5.000"),
+        ((), "total;dur=5.000, route;dur=5.000"),
+        (
+            (("seal", 250), ("store", 4000)),
+            "total;dur=5.000, route;dur=0.750, seal;dur=0.250, store;dur=4.000",
+        ),
+        # Two clocks measured it.
+        ((("store", 5001),), "total;dur=5.000, route;dur=0.000, store;dur=5.001"),
+    ],
+)
+def test_the_route_has_what_the_workers_steps_leave(worker: Timing | None, header: str) -> None:
+    assert server_timing(5.0, worker) == header
 
 
 async def test_the_framework_sees_the_decoded_path() -> None:
