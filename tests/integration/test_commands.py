@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from support.process_state import restored
 from support.programs import free_port, installed, wait_for
 
 from deltadatabase import Client
@@ -23,6 +24,12 @@ from integration.serving import Served, served
 pytestmark = pytest.mark.integration
 
 DELTADB = str(installed("deltadb"))
+
+
+@pytest.fixture(autouse=True)
+def _restore_process():
+    with restored():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -521,6 +521,7 @@ def test_both_show_themselves_on_a_terminal(started, on_directory):
     url, _ = serve(started, place)
     for count in range(20):
         put(url, f"k{count}", "1")
+    wait_for(lambda: len(list(place.root.rglob("*.meta.json"))) == 20, "all files are written")
     leader, follower = os.openpty()
     done = subprocess.run(
         [*_python(), "deltadb", "scrub", *place.flags],

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import resource
 import sys
 from types import ModuleType
 
 import pytest
-import structlog
+from support.process_state import restored
 
 import deltadatabase.cli
 from deltadatabase import __version__
@@ -55,15 +54,8 @@ def wiring(monkeypatch):
 @pytest.fixture(autouse=True)
 def _restore_process(monkeypatch):
     monkeypatch.setenv("GRPC_VERBOSITY", "NONE")
-    root, ours = logging.getLogger(), logging.getLogger("deltadatabase")
-    before = (root.handlers[:], root.level, ours.level, logging.raiseExceptions)
-    cores = resource.getrlimit(resource.RLIMIT_CORE)
-    yield
-    resource.setrlimit(resource.RLIMIT_CORE, cores)
-    root.handlers[:], level, our_level, logging.raiseExceptions = before
-    root.setLevel(level)
-    ours.setLevel(our_level)
-    structlog.reset_defaults()
+    with restored():
+        yield
 
 
 @pytest.mark.parametrize("arguments", [[], [""], ["help"], ["-h"], ["-help"], ["--help"]])
