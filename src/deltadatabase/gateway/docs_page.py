@@ -118,7 +118,9 @@ def _curl(method: str, path: str, operation: dict[str, Any]) -> str:
     words = ["curl -sS"]
     if operation["responses"].get("200", {}).get("content", {}).keys() & STREAMS:
         words.append("-N")
-    if method != "get":
+    if method == "head":
+        words.append("--head")
+    elif method != "get":
         words.append(f"-X {method.upper()}")
     words.append(f'"$DELTADB_URL{url}"')
     if operation.get("security") != []:

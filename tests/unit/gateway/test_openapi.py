@@ -49,7 +49,7 @@ def routed(database: FakeDatabase, accounts: Accounts) -> set[tuple[str, str]]:
         *documentation.handlers("1", database, accounts, public_schemas=False),
     ]
     found = {(method, PREFIX + "{schema_id}") for method in METHODS if method != "HEAD"}
-    found |= {(method, RESOURCE_ROUTE) for method in resources.METHODS if method != "HEAD"}
+    found |= {(method, RESOURCE_ROUTE) for method in resources.METHODS}
     found.add(("GET", CHANGES_ROUTE))
     found |= {("POST", importing.ROUTE), ("GET", exporting.ROUTE)}
     found |= {(method, listing.PREFIX + "{schema_id}") for method in listing.METHODS if method != "HEAD"}

@@ -108,7 +108,10 @@ def _operation(operation: Operation) -> _Json:
         "description": _description(operation),
         "responses": {
             **{str(status): _success(operation, status) for status in (operation.status, *operation.also)},
-            **{str(status): _problem(status) for status in sorted(statuses)},
+            **{
+                str(status): _problem(status, with_body=operation.method != "HEAD")
+                for status in sorted(statuses)
+            },
         },
     }
     if operation.permission is None:
@@ -191,7 +194,9 @@ _MEANING: Final = {
 """What a client may conclude from each status."""
 
 
-def _problem(status: int) -> _Json:
+def _problem(status: int, *, with_body: bool) -> _Json:
+    if not with_body:
+        return {"description": _MEANING[status]}
     answer: _Json = {
         "description": _MEANING[status],
         "content": {PROBLEM: {"schema": {"$ref": _REF.format(name="Problem")}}},

@@ -25,9 +25,14 @@ RESOURCES: Final = (
         (400, 404, 412, *DATA), also=(304,), headers=(*CONDITIONS, "If-Modified-Since"),
         answer_headers=_VALIDATORS, answer_example=CHAT,
         note=(
-            "The document, byte for byte. HEAD is served, too. Anything but control characters may stand in "
+            "The document, byte for byte. Anything but control characters may stand in "
             "the key, a '/' escaped as %2F or not."
         ),
+    ),
+    Operation(
+        "HEAD", _PATH, "Entities", "Look whether an entity is there, and in which version", "read", None,
+        (400, 404, 412, *DATA), also=(304,), headers=(*CONDITIONS, "If-Modified-Since"),
+        answer_headers=_VALIDATORS, note="As GET, without the document. A failure has its status alone.",
     ),
     Operation(
         "PUT", _PATH, "Entities", "Write an entity as a resource", "write", Stored,
