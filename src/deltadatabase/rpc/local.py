@@ -37,12 +37,7 @@ class LocalLink:
     def cached(self, command: Command) -> Result | None:
         if self.lost.is_set() or len(self._pending) >= limits.STREAM_IN_FLIGHT_MAX:
             return None
-        try:
-            return self._handler.fast(command)
-        except DeltaError:
-            raise
-        except Exception as exc:  # noqa: BLE001  # a handler's mistake is an answer
-            raise link.internal(exc, command.request_id) from None
+        return self._fast(command)
 
     async def call(self, command: Command) -> Result:
         if self.lost.is_set():
@@ -55,13 +50,16 @@ class LocalLink:
             or self._pending_bytes + size > limits.STREAM_IN_FLIGHT_BYTES_MAX
         ):
             raise link.overloaded()
+        result = self._fast(command)
+        return result if result is not None else await self._execute(command, size)
+
+    def _fast(self, command: Command) -> Result | None:
         try:
-            result = self._handler.fast(command)
+            return self._handler.fast(command)
         except DeltaError:
             raise
         except Exception as exc:  # noqa: BLE001  # a handler's mistake is an answer
             raise link.internal(exc, command.request_id) from None
-        return result if result is not None else await self._execute(command, size)
 
     async def _execute(self, command: Command, size: int) -> Result:
         deadline = asyncio.timeout(command.timeout_ms / 1000)

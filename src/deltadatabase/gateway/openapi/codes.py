@@ -15,7 +15,7 @@ CODES: Final[dict[int, tuple[str, ...]]] = {
     403: ("denied", "foreign_host", "foreign_origin"),
     404: ("entity_not_found", "no_route", "not_found", "schema_not_found"),
     405: ("method_not_allowed",),
-    408: ("client_left", "request_timeout"),
+    408: ("request_timeout",),
     409: (
         "idempotency_key_forgotten", "idempotency_key_in_use", "patch_conflict", "patch_test_failed",
         "schema_changed", "template_invalid"
