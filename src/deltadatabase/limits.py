@@ -176,12 +176,16 @@ OBJECT_BYTES_MAX: Final = GRPC_MESSAGE_BYTES_MAX + SEALED_OVERHEAD_BYTES_MAX
 """No sealed entity is larger: its document came in one message."""
 
 # The journal of a directory, and who may work on it
-JOURNAL_SEGMENT_BYTES: Final = 32 * MIB
-"""At this size a segment takes nothing more. There are two at most, so this bounds memory and disk."""
+JOURNAL_SEGMENT_BYTES: Final = 64 * MIB
+"""At this size a segment takes nothing more. There are two at most."""
+JOURNAL_HELD_BYTES: Final = 32 * MIB
+"""Nor when the newest states of its objects are so large, which are in memory until they are in files."""
 JOURNAL_RECORD_BYTES_MAX: Final = 2 * MIB
 """A larger object is written to its file at once."""
-JOURNAL_PERIOD_S: Final = 2.0
+JOURNAL_PERIOD_S: Final = 10.0
 """So old is a segment when its objects are written to their files."""
+JOURNAL_IDLE_S: Final = 1.0
+"""So long nothing came into it when they are written sooner."""
 JOURNAL_RETRY_S: Final = 1.0
 JOURNAL_CLOSE_S: Final = 4.0
 """What is not in its file by then, at the end of a server, is written by its next start."""
@@ -279,8 +283,10 @@ FREE_SPACE_BYTES_MIN: Final = 1024 * MIB
 FREE_SHARE_MIN: Final = 0.05
 
 # Meta files
-META_DELAY_S: Final = 2.0
+META_DELAY_S: Final = 5.0
 """Writes of one entity within this time become one meta file."""
+META_IDLE_S: Final = 1.0
+"""So long no entity was written when meta files are written sooner."""
 META_PENDING_MAX: Final = 65_536
 META_PENDING_BYTES_MAX: Final = 64 * MIB
 META_CONCURRENCY: Final = 32
@@ -326,7 +332,7 @@ assert (
 )
 assert JOURNAL_CLOSE_S < DRAIN_TIMEOUT_S / 2
 assert DIRECTORY_WANTED_POLL_S < DIRECTORY_SHARED_S < DIRECTORY_WAIT_S
-assert JOURNAL_RECORD_BYTES_MAX * 4 < JOURNAL_SEGMENT_BYTES
+assert JOURNAL_RECORD_BYTES_MAX * 4 < JOURNAL_HELD_BYTES <= JOURNAL_SEGMENT_BYTES
 assert RECENT_WRITES_MAX < MERGED_WRITES_MAX <= 255, "a header counts recent writes in one byte"
 assert WRITE_GROUP_BYTES < WRITE_ID_BYTES
 assert 2 * IDEMPOTENCY_SURE_S <= TOMBSTONE_OFFLINE_AGE_S, "no entity's history begins again meanwhile"

@@ -1,9 +1,12 @@
-"""Frozen values that every part of the system shares. No behaviour, no I/O."""
+"""Frozen values that every part of the system shares. No I/O."""
 
 from __future__ import annotations
 
 import enum
-from typing import NewType
+import itertools
+import struct
+from collections.abc import Iterator
+from typing import Final, NewType
 
 import msgspec
 
@@ -18,6 +21,10 @@ WriteId = NewType("WriteId", bytes)
 """16 random bytes that name one write for ever."""
 InstanceId = NewType("InstanceId", str)
 """Random hex name of one run of a worker process."""
+
+
+_VERSION_BYTES: Final = 8
+_RECENT: Final = struct.Struct(">Q16s")
 
 
 class Op(enum.IntEnum):
@@ -180,6 +187,52 @@ class RecentWrite(msgspec.Struct, frozen=True, gc=False):
     write_id: bytes
 
 
+class RecentWrites(msgspec.Struct, frozen=True, gc=False):
+    """Writes before an entity's last one, newest first, packed as its stored header has them.
+
+    Attributes:
+        packed: for each write its version (u64, big-endian) and its write id.
+    """
+
+    packed: bytes = b""
+
+    @classmethod
+    def of(cls, *writes: RecentWrite) -> RecentWrites:
+        """Pack writes, newest first."""
+        return cls(b"".join(_RECENT.pack(write.version, write.write_id) for write in writes))
+
+    def __len__(self) -> int:
+        return len(self.packed) // _RECENT.size
+
+    def __iter__(self) -> Iterator[RecentWrite]:
+        return itertools.starmap(RecentWrite, _RECENT.iter_unpack(self.packed))
+
+    def after(self, version: int, write_id: bytes, count_max: int) -> RecentWrites:
+        """These with one more, the newest, in front; the oldest go where there are too many."""
+        return RecentWrites((_RECENT.pack(version, write_id) + self.packed)[: count_max * _RECENT.size])
+
+    def version_of(self, write_id: bytes) -> int:
+        """The version that a write made; 0 when it is not among these."""
+        at = self._find(write_id)
+        return 0 if at < 0 else int.from_bytes(self.packed[at - _VERSION_BYTES : at])
+
+    def has_like(self, beginning: bytes) -> bool:
+        """Whether the id of any of these begins so."""
+        return self._find(beginning) >= 0
+
+    @property
+    def oldest(self) -> int:
+        """The version of the oldest of these; 0 when there is none."""
+        return int.from_bytes(self.packed[-_RECENT.size :][:_VERSION_BYTES])
+
+    def _find(self, beginning: bytes) -> int:
+        # The bytes may also be found where no write id begins.
+        at = self.packed.find(beginning)
+        while at >= 0 and at % _RECENT.size != _VERSION_BYTES:
+            at = self.packed.find(beginning, at + 1)
+        return at
+
+
 class Header(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a sealed entity says of itself, once its header MAC was checked.
 
@@ -189,7 +242,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         term: the term under which this version was written.
         updated_ms: commit time, milliseconds since the Unix epoch.
         write_id: the write that made this version.
-        recent: earlier writes, newest first, at most ``limits.RECENT_WRITES_MAX``.
+        recent: earlier writes, at most ``limits.RECENT_WRITES_MAX`` or those of one group.
         tombstone: the entity is deleted; there is no document.
         key_id: master key that sealed it (8 bytes; b"" on a header that is not sealed yet).
     """
@@ -200,7 +253,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     term: int
     updated_ms: int
     write_id: bytes
-    recent: tuple[RecentWrite, ...] = ()
+    recent: RecentWrites = RecentWrites()
     tombstone: bool = False
     key_id: bytes = b""
 

@@ -16,6 +16,7 @@ import msgspec
 
 from deltadatabase.cli import main as cli
 from deltadatabase.errors import DeltaError, OutcomeUnknown, Unavailable
+from deltadatabase.model import RecentWrites
 from deltadatabase.storage.base import Condition, When
 from deltadatabase.storage.batch import digest
 from deltadatabase.storage.local import DirectoryObjects
@@ -98,7 +99,7 @@ def write_id_not_checked() -> None:
         entry = await right(self, name, attempt)
         if entry.header is None:
             return entry
-        forgotten = msgspec.structs.replace(entry.header, write_id=bytes(16), recent=())
+        forgotten = msgspec.structs.replace(entry.header, write_id=bytes(16), recent=RecentWrites())
         return msgspec.structs.replace(entry, header=forgotten)
 
     _replace(commit.Committer, "_reload", reload)

@@ -80,6 +80,8 @@ class Process:
         self._store = kind(root, clock=FakeClock(), random=name, disk=disk)
         self._store._committer.close()
         self._layout = DirectoryLayout(root, name)
+        # Its files have names of their own in a folder that is there.
+        self._layout.staging = self._store._layout.staging
         self._issued: dict[int, tuple[str, int]] = {}
         parts = {"clock": FakeClock(), "syncfs": syncfs, "answer": self._answered}
         self._committer: Batches = (

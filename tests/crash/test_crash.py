@@ -120,7 +120,8 @@ def test_a_crash_leaves_the_old_or_the_new_version(
     scenario: Callable[[Recorded, Start], None], syncfs: bool, tmp_path: Path
 ) -> None:
     run = record(scenario, tmp_path, syncfs=syncfs)
-    verdict = replay(run, seed=1, exhaustive_max=10 if scenario is large_batches else EXHAUSTIVE_MAX)
+    most = {large_batches: 10, killed_while_making_folders: 4 * EXHAUSTIVE_MAX}
+    verdict = replay(run, seed=1, exhaustive_max=most.get(scenario, EXHAUSTIVE_MAX))
     print(f"{scenario.__name__}: {verdict.crashes} crashes, {verdict.states} states, {verdict.exhaustive=}")
     assert verdict.wrong == []
     assert verdict.states > verdict.crashes

@@ -173,7 +173,7 @@ def expect(answer: httpx.Response, *statuses: int) -> None:
 
 def staged(db: Path) -> Sequence[str]:
     """Files of commits under way."""
-    return sorted(path.name for path in (db / "cluster" / ".tmp").iterdir())
+    return sorted(path.name for path in (db / "cluster" / ".tmp").glob("*/*"))
 
 
 def fill(where: Path) -> Path:

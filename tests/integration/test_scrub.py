@@ -442,11 +442,11 @@ def test_leftovers_of_interrupted_commits_are_told(started, on_directory):
     place = on_directory
     _, server = serve(started, place)
     assert server.stop() == 0
-    place.write("cluster/.tmp/old", b"x")
-    aged(place, "cluster/.tmp/old", by_s=2 * HOUR_S)
-    place.write("cluster/.tmp/young", b"x")
+    place.write("cluster/.tmp/5a/old", b"x")
+    aged(place, "cluster/.tmp/5a/old", by_s=2 * HOUR_S)
+    place.write("cluster/.tmp/5a/young", b"x")
     assert found(scrub(started, place)) == {"leftover/removed": 1}
-    assert (place.root / "cluster/.tmp/young").exists()
+    assert (place.root / "cluster/.tmp/5a/young").exists()
 
 
 # -- doctor ------------------------------------------------------------------------------

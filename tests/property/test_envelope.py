@@ -13,7 +13,7 @@ from deltadatabase.crypto import format as layout
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.keyring import Keyring, MasterKey
 from deltadatabase.errors import Corrupt, Unavailable
-from deltadatabase.model import Header, RecentWrite
+from deltadatabase.model import Header, RecentWrite, RecentWrites
 
 SEALER = Sealer(Keyring(MasterKey(bytes(32))), os.urandom)
 KEY_ID = SEALER.keyring.primary.key_id
@@ -29,7 +29,9 @@ HEADERS = st.builds(
     term=U64,
     updated_ms=U64,
     write_id=WRITE_IDS,
-    recent=st.lists(st.builds(RecentWrite, U64, WRITE_IDS), max_size=12).map(tuple),
+    recent=st.lists(st.builds(RecentWrite, U64, WRITE_IDS), max_size=12).map(
+        lambda writes: RecentWrites.of(*writes)
+    ),
     tombstone=st.booleans(),
     key_id=st.just(KEY_ID),
 )

@@ -12,7 +12,7 @@ import pytest
 
 from deltadatabase.errors import OutcomeUnknown, Unavailable, VersionMismatch
 from deltadatabase.gateway.forwarding import Router
-from deltadatabase.model import Command, Header, Op, Result
+from deltadatabase.model import Command, Header, Op, RecentWrites, Result
 from deltadatabase.placement.membership import Placement
 from deltadatabase.placement.ring import shard_of
 from deltadatabase.storage.base import Condition, When
@@ -107,7 +107,7 @@ def write_id_not_checked(patch: Patch) -> None:
         entry = await reload(self, name, attempt)
         if entry.header is None:
             return entry
-        header = msgspec.structs.replace(entry.header, write_id=b"?" * 16, recent=())
+        header = msgspec.structs.replace(entry.header, write_id=b"?" * 16, recent=RecentWrites())
         return msgspec.structs.replace(entry, header=header)
 
     patch.setattr(Committer, "_reload", forgetful)

@@ -17,7 +17,7 @@ from vectors.reference import hkdf_expand, hkdf_extract
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.keyring import Keyring, MasterKey
 from deltadatabase.errors import DeltaError
-from deltadatabase.model import Command, Header, Op, RecentWrite
+from deltadatabase.model import Command, Header, Op, RecentWrite, RecentWrites
 from deltadatabase.storage.base import Store, When
 from deltadatabase.storage.paths import entity_path
 from support.clocks import FakeClock, SeededRandom
@@ -58,7 +58,7 @@ def header(name: tuple[str, str], *, version: int = 2, tombstone: bool = False, 
         term=TERM_NOW,
         updated_ms=1_700_000_000_000,
         write_id=draw(16),
-        recent=(RecentWrite(version - 1, draw(16)),),
+        recent=RecentWrites.of(RecentWrite(version - 1, draw(16))),
         tombstone=tombstone,
     )
 

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
+
 import pytest
 
-from deltadatabase.clock import rfc3339
+from deltadatabase.clock import SystemRandom, rfc3339
 
 
 @pytest.mark.parametrize(
@@ -17,3 +21,38 @@ from deltadatabase.clock import rfc3339
 )
 def test_a_time_beyond_all_calendars_is_still_shown(wall_ms, text):
     assert rfc3339(wall_ms) == text
+
+
+def test_no_random_byte_is_handed_out_twice():
+    random = SystemRandom()
+    taken = [random(size) for size in (1, 16, 44, 4000, 44, 5000, 32)]
+    assert [len(each) for each in taken] == [1, 16, 44, 4000, 44, 5000, 32]
+    seen: set[bytes] = set()
+    lock = threading.Lock()
+
+    def draw() -> None:
+        mine = [random(16) for _ in range(20_000)]
+        with lock:
+            seen.update(mine)
+
+    threads = [threading.Thread(target=draw) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 80_000
+
+
+def test_a_forked_process_draws_bytes_of_its_own():
+    program = """
+import os, sys
+from deltadatabase.clock import system_random
+system_random(16)
+ours, theirs = os.pipe()
+if os.fork() == 0:
+    os.write(theirs, system_random(16))
+    os._exit(0)
+mine = system_random(16)
+assert os.read(ours, 16) != mine
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

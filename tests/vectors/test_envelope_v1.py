@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.keyring import Keyring, MasterKey
-from deltadatabase.model import Header, RecentWrite
+from deltadatabase.model import Header, RecentWrite, RecentWrites
 from vectors import reference
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "envelope_v1.json").read_text())
@@ -35,7 +35,9 @@ def header_of(case: dict[str, Any]) -> Header:
         term=case["term"],
         updated_ms=case["updated_ms"],
         write_id=bytes.fromhex(case["write_id"]),
-        recent=tuple(RecentWrite(version, bytes.fromhex(write_id)) for version, write_id in case["recent"]),
+        recent=RecentWrites.of(
+            *(RecentWrite(version, bytes.fromhex(write_id)) for version, write_id in case["recent"])
+        ),
         tombstone=case["tombstone"],
         key_id=bytes.fromhex(GOLDEN["key_id"]),
     )

@@ -33,14 +33,13 @@ A new layout gets a new format version; the golden bytes of this one stay in the
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
 from typing import Final
 
 import msgspec
 
 from deltadatabase import limits
 from deltadatabase.errors import Corrupt
-from deltadatabase.model import Header, RecentWrite
+from deltadatabase.model import Header, RecentWrites
 
 MAGIC: Final = b"DDBe"
 FORMAT_VERSION: Final = 1
@@ -55,14 +54,12 @@ TAG_BYTES: Final = 16
 
 _TOMBSTONE_FLAG: Final = 1
 _FIXED: Final = struct.Struct(">4sBBBI8s32s12sQQQ16sB")
-_RECENT: Final = struct.Struct(">Q16s")
+_RECENT_BYTES: Final = 8 + limits.WRITE_ID_BYTES
 _LENGTH: Final = struct.Struct(">H")
 
 # The most recent writes that a count can say, the longest names, and the rest.
 _NAMES_BYTES_MAX: Final = limits.SCHEMA_ID_BYTES_MAX + limits.KEY_ESCAPED_BYTES_MAX + 4
-_HEADER_BYTES_MAX: Final = _FIXED.size + 255 * _RECENT.size + _NAMES_BYTES_MAX + 2 + MAC_BYTES
-
-assert _RECENT.size == 8 + limits.WRITE_ID_BYTES
+_HEADER_BYTES_MAX: Final = _FIXED.size + 255 * _RECENT_BYTES + _NAMES_BYTES_MAX + 2 + MAC_BYTES
 
 
 class Parsed(msgspec.Struct, frozen=True, gc=False):
@@ -127,7 +124,7 @@ def pack(header: Header, *, key_id: bytes, salt: bytes, nonce: bytes, document_b
     schema_id = header.schema_id.encode()
     key = header.key.encode()
     recent = header.recent
-    unpadded = _FIXED.size + _RECENT.size * len(recent) + 2 + len(schema_id) + 2 + len(key) + 1
+    unpadded = _FIXED.size + len(recent.packed) + 2 + len(schema_id) + 2 + len(key) + 1
     header_bytes = unpadded + MAC_BYTES
     padding = b"\x00"
     if is_tombstone_size(header_bytes + document_bytes + TAG_BYTES) is not header.tombstone:
@@ -150,11 +147,7 @@ def pack(header: Header, *, key_id: bytes, salt: bytes, nonce: bytes, document_b
             len(recent),
         )
     ]
-    if recent:
-        assert all(len(write.write_id) == limits.WRITE_ID_BYTES for write in recent)
-        fields = [field for write in recent for field in (write.version, write.write_id)]
-        parts.append(_recent_writes(len(recent)).pack(*fields))
-    parts += (_LENGTH.pack(len(schema_id)), schema_id, _LENGTH.pack(len(key)), key, padding)
+    parts += (recent.packed, _LENGTH.pack(len(schema_id)), schema_id, _LENGTH.pack(len(key)), key, padding)
     return b"".join(parts)
 
 
@@ -196,9 +189,9 @@ def _parse(data: bytes, *, header_only: bool) -> Parsed:
     if flags & ~_TOMBSTONE_FLAG:
         raise corrupt()
     offset = _FIXED.size
-    fields = _recent_writes(recent_count).unpack_from(data, offset)
-    recent = tuple(map(RecentWrite, fields[::2], fields[1::2]))
-    offset += _RECENT.size * recent_count
+    end = offset + _RECENT_BYTES * recent_count
+    recent = RecentWrites(bytes(data[offset:end]))
+    offset = end
     schema_id, offset = _text(data, offset)
     key, offset = _text(data, offset)
     # The padding and the MAC fill the header exactly, and the tag at least follows it.
@@ -228,11 +221,6 @@ def _parse(data: bytes, *, header_only: bool) -> Parsed:
         key_id=key_id,
     )
     return Parsed(header, suite, salt, nonce, mac_offset, body_offset)
-
-
-@lru_cache(maxsize=256)
-def _recent_writes(count: int) -> struct.Struct:
-    return struct.Struct(">" + "Q16s" * count)
 
 
 def _text(data: bytes, offset: int) -> tuple[str, int]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 
 from deltadatabase import limits
+from deltadatabase.deadlines import Deadlines
 from deltadatabase.errors import Invalid, Overloaded, RequestTimeout, TooLarge
 from deltadatabase.gateway.asgi import Message, Receive
 
@@ -77,11 +78,13 @@ class Body:
         timeout_s: time for a body of up to one MiB; a larger limit gets more in proportion.
         held: where its bytes are counted until it is answered or forgotten.
         source: who sends it.
+        deadlines: where its time limit is kept.
     """
 
     __slots__ = (
         "_counted_as",
         "_counted_bytes",
+        "_deadlines",
         "_declared_bytes",
         "_finished",
         "_given_up",
@@ -100,8 +103,10 @@ class Body:
         waits: bool,
         timeout_s: float,
         held: HeldBodies,
+        deadlines: Deadlines,
         source: str = "",
     ) -> None:
+        self._deadlines = deadlines
         self._held = held
         self._source = source
         self._counted_as: str | None = None
@@ -127,7 +132,7 @@ class Body:
         self._waits = False
         self._counted_as = self._source if limit_bytes <= limits.API_BODY_BYTES_MAX else None
         try:
-            async with asyncio.timeout(self._timeout_s * max(1.0, limit_bytes / limits.MIB)):
+            with self._deadlines.within(self._timeout_s * max(1.0, limit_bytes / limits.MIB)):
                 return await self._collect(limit_bytes)
         except TimeoutError:
             self._given_up = True

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Final, NamedTuple
 
 from deltadatabase.clock import Clock, Random
+from deltadatabase.deadlines import Deadlines
 from deltadatabase.errors import DeltaError, Internal, RequestTimeout
 from deltadatabase.gateway.asgi import (
     Answer,
@@ -125,6 +126,7 @@ class Edge:
         self._body_timeout_s = body_timeout_s
         self._witness = witness
         self._held = HeldBodies()
+        self._deadlines = Deadlines()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -197,6 +199,7 @@ class Edge:
                 waits=b"expect" in head.fields,
                 timeout_s=self._body_timeout_s,
                 held=self._held,
+                deadlines=self._deadlines,
                 source=network_of(str((scope.get("client") or ("",))[0])),
             )
         reply.reusable = True

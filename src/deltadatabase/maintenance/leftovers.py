@@ -18,8 +18,8 @@ def find(root: Path, *, now_ms: int) -> list[str]:
     """Names of the leftovers older than an hour, at most ``SHOWN_MAX``, ascending. Does I/O."""
     try:
         names = [
-            str(STAGING / entry.name)
-            for entry in (root / STAGING).iterdir()
+            str(entry.relative_to(root))
+            for entry in (root / STAGING).glob("*/*")
             if now_ms - entry.stat().st_mtime_ns // 1_000_000 > AGE_MS
         ]
     except OSError:

@@ -125,7 +125,8 @@ def tidy_new_folders(root: Path) -> None:
     try:
         for lock in (cluster / ".locks").iterdir():
             lock.unlink()
-        for folder in (cluster / ".locks", cluster / ".tmp", cluster / "probe", cluster):
+        staging = cluster / ".tmp"
+        for folder in (*staging.glob("*"), staging, cluster / ".locks", cluster / "probe", cluster):
             if folder.is_dir():
                 folder.rmdir()
     except OSError:

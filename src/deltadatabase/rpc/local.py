@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from deltadatabase import limits
+from deltadatabase.deadlines import Deadlines, Limit
 from deltadatabase.errors import DeltaError
 from deltadatabase.model import Command, Result
 from deltadatabase.rpc import link
@@ -23,7 +24,8 @@ class LocalLink:
     def __init__(self, handler: Handler) -> None:
         self.lost = asyncio.Event()
         self._handler = handler
-        self._pending: set[asyncio.Timeout] = set()
+        self._deadlines = Deadlines()
+        self._pending: set[Limit] = set()
         self._pending_bytes = 0
 
     @property
@@ -62,16 +64,16 @@ class LocalLink:
             raise link.internal(exc, command.request_id) from None
 
     async def _execute(self, command: Command, size: int) -> Result:
-        deadline = asyncio.timeout(command.timeout_ms / 1000)
+        deadline = self._deadlines.within(command.timeout_ms / 1000)
         self._pending.add(deadline)
         self._pending_bytes += size
         try:
-            async with deadline:
+            with deadline:
                 return await self._handler.execute(command)
         except DeltaError:
             raise
         except Exception as exc:  # noqa: BLE001  # a handler's mistake is an answer
-            if not deadline.expired():
+            if not deadline.passed:
                 raise link.internal(exc, command.request_id) from None
             if self.lost.is_set():
                 raise link.link_lost() from None
@@ -82,6 +84,4 @@ class LocalLink:
 
     async def close(self) -> None:
         self.lost.set()
-        now = asyncio.get_running_loop().time()
-        for deadline in self._pending:
-            deadline.reschedule(now)
+        self._deadlines.pass_all()

@@ -1,6 +1,6 @@
 """Where things are in a store's directory. Pure, but for the names that it draws.
 
-``cluster/.tmp`` holds files on their way into place, ``cluster/.locks`` the shards' lock files and
+``cluster/.tmp/xx`` hold files on their way into place, ``cluster/.locks`` the shards' lock files and
 the directory's own (``directory_hold``), ``cluster/.journal`` a journal's segments (``journal``).
 No object's path has a part that begins with a dot, so none of these is ever an object or listed.
 """
@@ -32,13 +32,21 @@ class DirectoryLayout:
 
     def __init__(self, root: Path, random: Random) -> None:
         self.root = root
-        self.staging = root / "cluster" / ".tmp"
+        self._run_name = random(8).hex()
+        self.temporary = root / "cluster" / ".tmp"
+        # Programs that make and move their files in one folder wait for each other at each of them:
+        # two on one directory then commit half of what they can (decision 0049).
+        self.staging = self.temporary / self._run_name[:2]
         self.locks = root / "cluster" / ".locks"
         self.journal = root / "cluster" / ".journal"
         self.hold = self.locks / "directory"
         self.wanted = self.locks / "wanted"
-        self._run_name = random(8).hex()
         self._serial = itertools.count()
+
+    @property
+    def own_folders(self) -> Sequence[Path]:
+        """What has to be there before anything is committed, outermost first."""
+        return (self.temporary.parent, self.temporary, self.staging, self.locks)
 
     def commit(
         self,

@@ -52,21 +52,32 @@ class Segment:
         number: its own; 0: it has no file, because there are only derived objects in it.
         outcomes: by path.
         derived: the same of derived objects, which are not in the file.
+        opened_s, changed_s: when it began, and when the last change came; monotonic.
+        held_bytes: of the outcomes' data.
         size: of its file, in bytes.
         batches: frames in it.
     """
 
-    __slots__ = ("batches", "derived", "derived_bytes", "fd", "number", "opened_s", "outcomes", "size")
+    __slots__ = (
+        *("batches", "changed_s", "derived", "derived_bytes", "fd", "held_bytes"),
+        *("number", "opened_s", "outcomes", "size"),
+    )
 
     def __init__(self, opened_s: float) -> None:
         self.number = 0
         self.fd = -1
         self.size = 0
         self.batches = 0
-        self.opened_s = opened_s
+        self.opened_s = self.changed_s = opened_s
         self.outcomes: dict[str, Outcome] = {}
         self.derived: dict[str, Outcome] = {}
         self.derived_bytes = 0
+        self.held_bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is to take nothing more."""
+        return self.size >= limits.JOURNAL_SEGMENT_BYTES or self.held_bytes >= limits.JOURNAL_HELD_BYTES
 
 
 class Journal:
@@ -156,9 +167,10 @@ class Journal:
             if self._growing is None:
                 self._growing = Segment(self._clock.monotonic_s())
             segment = self._growing
-            if segment.derived_bytes >= limits.JOURNAL_SEGMENT_BYTES:
+            if segment.derived_bytes >= limits.JOURNAL_HELD_BYTES:
                 return False
             segment.derived[path] = outcome
+            segment.changed_s = self._clock.monotonic_s()
             segment.derived_bytes += len(data or b"") + len(path)
             return True
 
@@ -215,7 +227,7 @@ class Journal:
         self._files.commit(commits)
 
     def _commit_small(self, commits: Sequence[Commit]) -> None:
-        while self._growing is not None and self._growing.size >= limits.JOURNAL_SEGMENT_BYTES:
+        while self._growing is not None and self._growing.is_full:
             if self._full is None:
                 self._turn()
             elif self._trouble is None:
@@ -340,13 +352,16 @@ class Journal:
 
     def _publish(self, segment: Segment, changes: Sequence[Change]) -> None:
         now_ms = self._clock.wall_ms()
+        segment.changed_s = self._clock.monotonic_s()
         with self._lock:
             for path, before, after, data in changes:
                 was = segment.outcomes.get(path)
                 outcome = Outcome(before)
                 if was is not None:
                     outcome.known = was.known
+                    segment.held_bytes -= len(was.data or b"") + len(path)
                 outcome.set(data, after, now_ms)
+                segment.held_bytes += len(data or b"") + len(path)
                 # Another object, not another state of the one that a reader may have in hand.
                 segment.outcomes[path] = outcome
 
@@ -361,10 +376,8 @@ class Journal:
         if segment is None or self._full is not None:
             return
         now_s = self._clock.monotonic_s()
-        if (
-            segment.size >= limits.JOURNAL_SEGMENT_BYTES
-            or now_s >= segment.opened_s + limits.JOURNAL_PERIOD_S
-        ):
+        due_s = min(segment.opened_s + limits.JOURNAL_PERIOD_S, segment.changed_s + limits.JOURNAL_IDLE_S)
+        if segment.is_full or now_s >= due_s:
             self._turn()
 
     def _turn(self) -> None:

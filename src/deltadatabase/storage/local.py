@@ -18,6 +18,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from deltadatabase import limits
 from deltadatabase.clock import Clock, Random
+from deltadatabase.deadlines import Deadlines
 from deltadatabase.errors import Corrupt, Internal, NotFound, OutcomeUnknown, StartupError, Unavailable
 from deltadatabase.storage.base import Condition, ObjectInfo, Stored, When
 from deltadatabase.storage.batch import Answer, BatchCommitter, SyncFailed, digest, os_failure, sync_failure
@@ -98,7 +99,7 @@ class DirectoryObjects:
         self._syncfs = filesystem_type(self.root) in SYNCFS_TYPES
         try:
             _make_durable_root(disk, self.root)
-            for folder in (layout.staging.parent, layout.staging, layout.locks):
+            for folder in layout.own_folders:
                 disk.make_folder(folder)
             self._sweep()
             self._hold = DirectoryHold(layout, disk)
@@ -109,6 +110,7 @@ class DirectoryObjects:
                 code="store_refused",
             ) from None
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
+        self._deadlines = Deadlines()
         self._committer = GroupCommitter(self._batches, on_fatal=on_fatal)
 
     def _replay(self) -> None:
@@ -152,11 +154,11 @@ class DirectoryObjects:
         future: asyncio.Future[str] = loop.create_future()
         deadline_s = self._clock.monotonic_s() + limits.STORE_TIMEOUT_S
         self._committer.submit(self._layout.commit(path, data, condition, deadline_s, future))
-        timer = loop.call_later(limits.STORE_TIMEOUT_S + HUNG_DISK_S, _give_up, future)
+        limit = self._deadlines.add(limits.STORE_TIMEOUT_S + HUNG_DISK_S, functools.partial(_give_up, future))
         try:
             return await future
         finally:
-            timer.cancel()
+            self._deadlines.remove(limit)
 
     async def get(self, path: str) -> Stored:
         return await self._in_thread(self._read, self._layout.file(path))
@@ -307,10 +309,11 @@ class DirectoryObjects:
     def _sweep(self) -> None:
         """Remove files that an interrupted commit left long ago; younger ones may be another's."""
         oldest_ms = self._clock.wall_ms() - LEFTOVER_AGE_MS
-        for entry in os.scandir(self._layout.staging):
-            with contextlib.suppress(FileNotFoundError):
-                if entry.stat().st_mtime_ns // 1_000_000 < oldest_ms:
-                    Path(entry.path).unlink()
+        for folder in self._layout.temporary.iterdir():
+            for entry in os.scandir(folder):
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.stat().st_mtime_ns // 1_000_000 < oldest_ms:
+                        Path(entry.path).unlink()
 
 
 def has_own_disk(root: Path) -> bool:

@@ -11,7 +11,7 @@ import msgspec
 
 from deltadatabase.errors import DeltaError, NotFound, NotOwner, Unprocessable, VersionMismatch
 from deltadatabase.limits import RECENT_WRITES_MAX, WRITE_GROUP_BYTES
-from deltadatabase.model import Command, Header, Op, RecentWrite
+from deltadatabase.model import Command, Header, Op, RecentWrites
 
 Change = Callable[[bytes], bytes]
 """Makes a PATCH's new document of the present one, checked. Pure; raises what the patch is refused for."""
@@ -104,12 +104,17 @@ class Plan:
         One write of it is not enough: a client may have sent that again, and another put may have
         brought it. It has to be there in the plan's version, with all that was merged with it.
         """
-        if header is None:
+        made = self.header
+        if header is None or made is None:
             return False
-        known = {write.write_id: write.version for write in header.recent}
-        known[header.write_id] = header.version
+        if (
+            header.write_id == made.write_id
+            and header.version == made.version
+            and header.recent == made.recent
+        ):
+            return True  # The plan's own header names all of its writes.
         return all(
-            known.get(outcome.header.write_id) == outcome.header.version
+            applied_version(header, outcome.header.write_id) == outcome.header.version
             for outcome in self.outcomes
             if isinstance(outcome, Write)
         )
@@ -146,7 +151,7 @@ def applied_version(header: Header | None, write_id: bytes) -> int:
         return 0
     if header.write_id == write_id:
         return header.version
-    return next((write.version for write in header.recent if write.write_id == write_id), 0)
+    return header.recent.version_of(write_id)
 
 
 def check_conditions(header: Header | None, command: Command) -> None:
@@ -176,13 +181,9 @@ def check_repeat(header: Header | None, write_id: bytes) -> int:
     if header.write_id == write_id:
         return header.version
     group = write_id[:WRITE_GROUP_BYTES]
-    reused = header.write_id.startswith(group)
-    for write in header.recent:
-        if write.write_id.startswith(group):
-            if write.write_id == write_id:
-                return write.version
-            reused = True
-    if reused:
+    if header.recent.has_like(group) and (version := header.recent.version_of(write_id)):
+        return version
+    if header.write_id.startswith(group) or header.recent.has_like(group):
         raise Unprocessable(
             "this Idempotency-Key was used for another request", code="idempotency_key_reused"
         )
@@ -193,7 +194,7 @@ def oldest_known(header: Header | None) -> int:
     """Return the oldest version whose write id is still remembered, 0 when there is none."""
     if header is None:
         return 0
-    return header.recent[-1].version if header.recent else header.version
+    return header.recent.oldest or header.version
 
 
 def decide(
@@ -241,9 +242,9 @@ def decide(
             raise NotFound("there is no such entity", code="entity_not_found")
         assert change is not None
         made = change(document)
-    recent: tuple[RecentWrite, ...] = ()
+    recent = RecentWrites()
     if header is not None:
-        recent = (RecentWrite(header.version, header.write_id), *header.recent)[:recent_max]
+        recent = header.recent.after(header.version, header.write_id, recent_max)
     return Write(
         Header(
             schema_id=command.schema_id,

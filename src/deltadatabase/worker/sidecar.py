@@ -7,12 +7,13 @@ scrub. Writes of one entity that follow each other within the delay become one f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from deltadatabase.errors import DeltaError
 from deltadatabase.limits import (
     META_CONCURRENCY,
     META_DELAY_S,
+    META_IDLE_S,
     META_PENDING_BYTES_MAX,
     META_PENDING_MAX,
 )
@@ -31,7 +32,7 @@ class MetaSidecar:
     Args:
         store: where the files go.
         describe: sealed bytes to the text of the meta file.
-        delay_s: so long a noted entity waits for its next write.
+        delay_s: so long a noted entity waits for its next write, at most: less when nothing is written.
         bytes_max: when so many sealed bytes wait, they wait no longer; more are left to a scrub.
     """
 
@@ -49,7 +50,7 @@ class MetaSidecar:
         self._bytes_max = bytes_max
         self._pending: dict[Name, bytes | None] = {}
         self._pending_bytes = 0
-        self._writing: set[Name] = set()
+        self._noted = 0
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.dropped = 0
@@ -63,6 +64,7 @@ class MetaSidecar:
         self._add((schema_id, key), None)
 
     def _add(self, name: Name, sealed: bytes | None) -> None:
+        self._noted += 1
         size = len(sealed or b"")
         full = len(self._pending) >= META_PENDING_MAX or self._pending_bytes + size > 2 * self._bytes_max
         if full and name not in self._pending:
@@ -86,24 +88,30 @@ class MetaSidecar:
     async def _work(self) -> None:
         while self._pending:
             await self._pause()
+            # What is noted from here on waits its time.
+            due = iter(list(self._pending))
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(META_CONCURRENCY, len(self._pending))):
-                    group.create_task(self._drain(len(self._pending)))
+                    group.create_task(self._drain(due))
 
     async def _pause(self) -> None:
-        try:
-            async with asyncio.timeout(self._delay_s):
-                await self._hurry.wait()
-        except TimeoutError:
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + self._delay_s
+        noted = -1
+        while noted != self._noted and (left_s := due_s - loop.time()) > 0:
+            noted = self._noted
+            try:
+                async with asyncio.timeout(min(left_s, META_IDLE_S)):
+                    await self._hurry.wait()
+            except TimeoutError:
+                continue
+            if self._delay_s:
+                self._hurry.clear()
             return
-        if self._delay_s:
-            self._hurry.clear()
 
-    async def _drain(self, count_max: int) -> None:
-        """Write files until none is pending; ``count_max`` at most, so that newer ones wait their time."""
-        while count_max > 0 and (name := self._next()) is not None:
-            count_max -= 1
-            self._writing.add(name)
+    async def _drain(self, due: Iterator[Name]) -> None:
+        """Write files; others take theirs from the same names, so that no two write the same."""
+        for name in due:
             try:
                 sealed = self._pending.pop(name)
                 self._pending_bytes -= len(sealed or b"")
@@ -113,9 +121,3 @@ class MetaSidecar:
                     await self._store.put(meta_path(*name), self._describe(sealed), When.ALWAYS)
             except DeltaError as exc:
                 log.warning("meta file not written; a scrub will rebuild it", code=exc.code)
-            finally:
-                self._writing.discard(name)
-
-    def _next(self) -> Name | None:
-        # One file is never written by two tasks at once: the older could land last.
-        return next((name for name in self._pending if name not in self._writing), None)

@@ -10,7 +10,7 @@ from deltadatabase.crypto import format as layout
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.keyring import Keyring, MasterKey
 from deltadatabase.errors import Corrupt, Unavailable
-from deltadatabase.model import Header, RecentWrite
+from deltadatabase.model import Header, RecentWrite, RecentWrites
 
 OLD, NEW = MasterKey(b"\x01" * 32), MasterKey(b"\x02" * 32)
 DOCUMENT = b'{"secret":"plaintext"}'
@@ -36,7 +36,7 @@ def header(*, tombstone: bool = False, key: str = "user:42") -> Header:
         term=7,
         updated_ms=1_700_000_000_123,
         write_id=bytes(range(16)),
-        recent=(RecentWrite(2, b"r" * 16),),
+        recent=RecentWrites.of(RecentWrite(2, b"r" * 16)),
         tombstone=tombstone,
         key_id=NEW.key_id,
     )

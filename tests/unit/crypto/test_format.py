@@ -4,12 +4,12 @@ import pytest
 
 from deltadatabase.crypto import format as layout
 from deltadatabase.errors import Corrupt
-from deltadatabase.model import Header, RecentWrite
+from deltadatabase.model import Header, RecentWrite, RecentWrites
 
 KEY_ID, SALT, NONCE = b"K" * 8, b"S" * 32, b"N" * 12
 
 
-def header(*, key: str = "user:42", tombstone: bool = False, recent: tuple[RecentWrite, ...] = ()) -> Header:
+def header(*, key: str = "user:42", tombstone: bool = False, recent: RecentWrites | None = None) -> Header:
     return Header(
         schema_id="chat.v1",
         key=key,
@@ -17,7 +17,7 @@ def header(*, key: str = "user:42", tombstone: bool = False, recent: tuple[Recen
         term=7,
         updated_ms=1_700_000_000_000,
         write_id=b"w" * 16,
-        recent=recent,
+        recent=recent or RecentWrites(),
         tombstone=tombstone,
         key_id=KEY_ID,
     )
@@ -44,7 +44,7 @@ def test_tombstones_have_odd_sizes(key: str) -> None:
 
 
 def test_parse_gives_back_what_was_packed() -> None:
-    head = header(key="été 🦀", recent=(RecentWrite(2, b"b" * 16), RecentWrite(1, b"a" * 16)))
+    head = header(key="été 🦀", recent=RecentWrites.of(RecentWrite(2, b"b" * 16), RecentWrite(1, b"a" * 16)))
     data = sealed(head, 10)
     parsed = layout.parse(data)
     assert parsed.header == head
@@ -54,7 +54,7 @@ def test_parse_gives_back_what_was_packed() -> None:
 
 
 def test_255_recent_writes_are_read() -> None:
-    recent = tuple(RecentWrite(version, b"r" * 16) for version in range(255, 0, -1))
+    recent = RecentWrites.of(*(RecentWrite(version, b"r" * 16) for version in range(255, 0, -1)))
     assert layout.parse(sealed(header(recent=recent), 4)).header.recent == recent
 
 
@@ -136,7 +136,7 @@ def test_all_refusals_read_alike() -> None:
 
 
 def test_what_is_left_of_a_header_is_read_without_its_body() -> None:
-    data = sealed(header(recent=(RecentWrite(2, b"r" * 16),)), 100)
+    data = sealed(header(recent=RecentWrites.of(RecentWrite(2, b"r" * 16))), 100)
     parsed = layout.parse(data)
     for end in range(parsed.body_offset, len(data)):
         assert layout.parse(data[:end], header_only=True).header == parsed.header

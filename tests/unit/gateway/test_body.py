@@ -3,6 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from deltadatabase.deadlines import Deadlines
 from deltadatabase.errors import Invalid, Overloaded, RequestTimeout, TooLarge
 from deltadatabase.gateway.asgi import Message, Receive
 from deltadatabase.gateway.body import Body, HeldBodies
@@ -41,7 +42,15 @@ def body(
     held: HeldBodies | None = None,
     source: str = "",
 ) -> Body:
-    return Body(receive, declared, waits=waits, timeout_s=timeout_s, held=held or HeldBodies(), source=source)
+    return Body(
+        receive,
+        declared,
+        waits=waits,
+        timeout_s=timeout_s,
+        held=held or HeldBodies(),
+        deadlines=Deadlines(),
+        source=source,
+    )
 
 
 @pytest.mark.parametrize("chunks", [[b""], [b"abcd"], [b"ab", b"", b"cd"], [b"a", b"b", b"c", b"d"]])

@@ -195,7 +195,7 @@ def test_key_files_that_others_may_read_are_a_warning(tmp_path, mode, status):
 
 
 def test_only_an_unused_directory_is_tidied(tmp_path):
-    for folder in (".locks", ".tmp", "probe"):
+    for folder in (".locks", ".tmp/5a", "probe"):
         (tmp_path / "cluster" / folder).mkdir(parents=True)
     (tmp_path / "cluster" / ".locks" / "0a").touch()
     places.tidy_new_folders(tmp_path)

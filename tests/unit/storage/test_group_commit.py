@@ -20,8 +20,6 @@ from deltadatabase.storage.group_commit import GroupCommitter
 @pytest.fixture(params=[True, False], ids=["syncfs", "fsync"])
 def committer(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[GroupCommitter]:
     syncfs: bool = request.param
-    for folder in ("cluster/.tmp", "cluster/.locks"):
-        (tmp_path / folder).mkdir(parents=True)
     committer = GroupCommitter(
         lambda answer: BatchCommitter(
             tmp_path, disk=OsDisk(), clock=FakeClock(), syncfs=syncfs, answer=answer
@@ -40,6 +38,8 @@ async def test_many_files_need_few_syncs_where_one_does_for_all(
     monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(fd), fsync(fd)))
     loop = asyncio.get_running_loop()
     layout = DirectoryLayout(tmp_path, os.urandom)
+    for folder in layout.own_folders:
+        folder.mkdir(parents=True, exist_ok=True)
     commits = [
         layout.commit(f"{number}", b"%d" % number, When.ABSENT, 1e9, loop.create_future())
         for number in range(200)

@@ -20,12 +20,18 @@ from deltadatabase.errors import (
     Unavailable,
     VersionMismatch,
 )
-from deltadatabase.limits import JOURNAL_PERIOD_S, JOURNAL_RECORD_BYTES_MAX
+from deltadatabase.limits import (
+    JOURNAL_HELD_BYTES,
+    JOURNAL_IDLE_S,
+    JOURNAL_PERIOD_S,
+    JOURNAL_RECORD_BYTES_MAX,
+)
 from deltadatabase.storage.base import When
 from deltadatabase.storage.batch import digest
 from deltadatabase.storage.directory_hold import DirectoryHold
 from deltadatabase.storage.directory_layout import DirectoryLayout
 from deltadatabase.storage.disk import OsDisk
+from deltadatabase.storage.journal import Segment
 from deltadatabase.storage.journal_format import Change, frame
 from deltadatabase.storage.journaled import JournaledDirectory
 from deltadatabase.storage.local import DirectoryObjects
@@ -301,3 +307,33 @@ def test_who_has_the_directory_alone_and_does_not_answer_is_named(tmp_path: Path
     assert hold.asked()
     hold.close()
     assert not hold.heard()
+
+
+async def test_an_object_that_is_written_again_and_again_has_one_file_in_a_period(
+    store: JournaledDirectory, clock: FakeClock
+) -> None:
+    etag = await store.put(PATH, b"0", When.ABSENT)
+    for number in range(1, 9):
+        clock.advance(JOURNAL_IDLE_S * 0.9)
+        etag = await store.put(PATH, b"%d" % number, etag)
+    assert segments(store) and not (store.root / PATH).exists()
+    # Nothing comes any more: it does not wait for the period's end.
+    clock.advance(JOURNAL_IDLE_S)
+    async with asyncio.timeout(10):
+        while segments(store):
+            await asyncio.sleep(0.01)
+    assert (store.root / PATH).read_bytes() == b"8"
+
+
+async def test_a_segment_holds_so_much_in_memory_and_no_more(store: JournaledDirectory) -> None:
+    segment = Segment(0.0)
+    assert not segment.is_full
+    segment.held_bytes = JOURNAL_HELD_BYTES
+    assert segment.is_full
+    for number in range(3):
+        await store.put(f"files/s/{number}.json.enc", bytes(1000), When.ABSENT)
+    again = await store.put(PATH, bytes(1000), When.ABSENT)
+    await store.put(PATH, bytes(10), again)
+    growing = store._journal._growing
+    assert growing is not None
+    assert 3000 <= growing.held_bytes < 3200

@@ -85,7 +85,7 @@ def test_recent_writes_are_inherited_newest_first_and_bounded() -> None:
     for number in range(1, 30):
         header = after(header, put(number))
     assert header is not None
-    assert header.recent[0] == RecentWrite(28, write_id(28))
+    assert next(iter(header.recent)) == RecentWrite(28, write_id(28))
     assert len(header.recent) == RECENT_WRITES_MAX
     assert applied_version(header, write_id(29 - RECENT_WRITES_MAX)) == 29 - RECENT_WRITES_MAX
     assert applied_version(header, write_id(1)) == 0
@@ -203,7 +203,7 @@ def test_sealing_anew_comes_before_the_writes_that_follow_it() -> None:
     there = replace(after(None, put(1)), key_id=OTHER)
     made = plan(there, b"1", [reseal(), put(2, document=b"2"), reseal()], 1000)
     assert made.document == b"2" and made.header is not None
-    assert made.header.version == 2 and made.header.recent[0].write_id == there.write_id
+    assert made.header.version == 2 and next(iter(made.header.recent)).write_id == there.write_id
 
 
 def test_a_newer_owners_entity_is_not_sealed_anew() -> None:

@@ -81,3 +81,19 @@ async def test_a_refusal_is_no_reason_to_stop(store: CountingStore) -> None:
     sidecar.note("s", "b", b"sealed")
     await sidecar.flush(5.0)
     assert store.puts == 2
+
+
+async def test_what_is_noted_while_files_are_written_waits_for_the_next_round() -> None:
+    class Busy(CountingStore):
+        async def put(self, path: str, data: bytes, condition: Condition) -> str:
+            if self.puts < 200:
+                sidecar.note("s", "0", b"again")
+            return await super().put(path, data, condition)
+
+    store = Busy()
+    sidecar = MetaSidecar(store, upper, delay_s=0.2)
+    for number in range(200):
+        sidecar.note("s", str(number), b"sealed")
+    assert sidecar._task is not None
+    await sidecar._task
+    assert store.puts == 201
