@@ -245,7 +245,7 @@ class _Reply:
         headers: Headers = [
             (b"x-request-id", self.request_id.encode()),
             _NOSNIFF,
-            (b"server-timing", server_timing(total_ms, timing).encode()),
+            (b"server-timing", server_timing(total_ms, timing)),
         ]
         if not self.reusable:
             headers.append((b"connection", b"close"))
@@ -262,16 +262,19 @@ class _Reply:
         await self.send(message)
 
 
-def server_timing(total_ms: float, worker: Timing | None) -> str:
+def server_timing(total_ms: float, worker: Timing | None) -> bytes:
     """The ``Server-Timing`` header: the whole time, the route's share of it, and the worker's steps.
 
     ``route`` is what the steps leave: the main worker's own time, and the way to the worker and back.
     """
     if worker is None:
-        return f"total;dur={total_ms:.3f}"
-    steps_ms = sum(us for _, us in worker) / 1000
-    steps = "".join(f", {name};dur={us / 1000:.3f}" for name, us in worker)
-    return f"total;dur={total_ms:.3f}, route;dur={max(0.0, total_ms - steps_ms):.3f}{steps}"
+        return b"total;dur=%.3f" % total_ms
+    route_ms = total_ms
+    steps = ""
+    for name, us in worker:
+        route_ms -= us / 1000
+        steps += f", {name};dur={us / 1000:.3f}"
+    return f"total;dur={total_ms:.3f}, route;dur={max(0.0, route_ms):.3f}{steps}".encode()
 
 
 def first_segment(path: str) -> str:

@@ -5,18 +5,28 @@ from __future__ import annotations
 from deltadatabase.clock import Clock
 from deltadatabase.errors import Conflict, PreconditionRequired
 from deltadatabase.limits import DOCUMENT_BYTES_MAX_DEFAULT
-from deltadatabase.model import Command, Result
+from deltadatabase.model import Command
 from deltadatabase.schema.patch import Patch, parse_patch
 from deltadatabase.worker.ports import CheckedSchema, Schemas
 
 
-class Patching:
-    """What a PATCH does to the document that it meets, and whether the schema allows it. A ``Change``.
+class Checked:
+    """How a check of a write against its schema went.
 
     Attributes:
-        schema_hash: of the schema that the result holds to.
-        spent_us: how long it took so far, every time that it was done.
+        schema_hash: of the schema that the document holds to.
+        spent_us: how long it took so far.
     """
+
+    __slots__ = ("schema_hash", "spent_us")
+
+    def __init__(self, schema_hash: str, spent_us: int = 0) -> None:
+        self.schema_hash = schema_hash
+        self.spent_us = spent_us
+
+
+class Patching(Checked):
+    """What a PATCH does to the document that it meets, and whether the schema allows it. A ``Change``."""
 
     def __init__(self, command: Command, patch: Patch, schema: CheckedSchema, clock: Clock) -> None:
         self._key = command.key
@@ -24,8 +34,7 @@ class Patching:
         self._patch = patch
         self._schema = schema
         self._clock = clock
-        self.schema_hash = schema.hash
-        self.spent_us = 0
+        super().__init__(schema.hash)
 
     def __call__(self, document: bytes) -> bytes:
         """The patched document. Raises ``Invalid``, ``Conflict``, ``TooLarge``."""
@@ -45,8 +54,8 @@ class Checks:
         self._schemas = schemas
         self._clock = clock
 
-    async def document(self, command: Command) -> Result:
-        """Check the document of a PUT or VALIDATE: ``schema_hash`` and ``validate_us``.
+    async def document(self, command: Command) -> Checked:
+        """Check the document of a PUT or VALIDATE.
 
         Raises:
             Invalid: the schema refuses it.
@@ -59,7 +68,7 @@ class Checks:
             raise Conflict("schema changed while documents were being checked", code="schema_changed")
         schema.check(command.key, command.document)
         spent_us = int((self._clock.monotonic_s() - started) * 1e6)
-        return Result(schema_hash=schema.hash, validate_us=spent_us)
+        return Checked(schema.hash, spent_us)
 
     async def patch(self, command: Command) -> Patching:
         """Read a PATCH.

@@ -35,7 +35,7 @@ from deltadatabase.model import Command, Header, Op, Result
 from deltadatabase.storage.base import Store, When
 from deltadatabase.storage.paths import entity_path
 from deltadatabase.worker.cache import Cache, Entry, Name
-from deltadatabase.worker.checking import Checks
+from deltadatabase.worker.checking import Checked, Checks
 from deltadatabase.worker.counts import Counts
 from deltadatabase.worker.engine import (
     Plan,
@@ -124,28 +124,24 @@ class Committer:
         if command.op is Op.GET:
             return await self._get(command)
         if command.op is Op.VALIDATE:
-            return await self._checks.document(command)
+            checked = await self._checks.document(command)
+            return Result(schema_hash=checked.schema_hash, validate_us=checked.spent_us)
         if command.op is Op.RESOLVE:
             return await self._resolve(command)
         if command.op in (Op.KEY_OF, Op.RESEAL):
             return await self._about_key(command)
-        validated = Result()
+        checked: Checked | None = None
         patching = None
         if command.op is Op.PUT and not command.validated:
-            validated = await self._checks.document(command)
+            checked = await self._checks.document(command)
         elif command.op is Op.PATCH:
-            patching = await self._checks.patch(command)
+            checked = patching = await self._checks.patch(command)
         elif command.op is Op.DELETE:
             await self._checks.delete(command)
         name = (command.schema_id, command.key)
-        result = await self._writes.write(name, PendingWrite(command, self._clock.monotonic_s(), patching))
-        if patching is not None:
-            validated = Result(schema_hash=patching.schema_hash, validate_us=patching.spent_us)
-        if validated.schema_hash or validated.validate_us:
-            return msgspec.structs.replace(
-                result, schema_hash=validated.schema_hash, validate_us=validated.validate_us
-            )
-        return result
+        return await self._writes.write(
+            name, PendingWrite(command, self._clock.monotonic_s(), patching, checked)
+        )
 
     async def settle(self, timeout_s: float) -> None:
         """Wait until no write is under way, at most ``timeout_s`` seconds, and remove nothing more."""

@@ -10,26 +10,37 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from deltadatabase.errors import DeltaError, OutcomeUnknown, Overloaded, Unavailable
 from deltadatabase.limits import MERGED_WRITES_MAX
 from deltadatabase.model import Command, Op, Result
 from deltadatabase.worker.cache import Name
+from deltadatabase.worker.checking import Checked
 from deltadatabase.worker.engine import Change, Decision, Plan, Unchanged, etag_of
 from deltadatabase.worker.locks import EntityLocks
+
+_UNCHECKED: Final = Checked("")
 
 
 class PendingWrite:
     """One write, from its arrival to its answer. Must be made in the event loop that answers it.
 
-    ``change`` is what a PATCH does to the document that it meets.
+    ``change`` is what a PATCH does to the document that it meets, ``checked`` how its schema's check went.
     """
 
-    __slots__ = ("answer", "change", "command", "deadline_s", "queue_us", "queued_s")
+    __slots__ = ("answer", "change", "checked", "command", "deadline_s", "queue_us", "queued_s")
 
-    def __init__(self, command: Command, queued_s: float, change: Change | None = None) -> None:
+    def __init__(
+        self,
+        command: Command,
+        queued_s: float,
+        change: Change | None = None,
+        checked: Checked | None = None,
+    ) -> None:
         self.command = command
         self.change = change
+        self.checked = checked or _UNCHECKED
         self.queued_s = queued_s
         self.deadline_s = queued_s + command.timeout_ms / 1000
         self.queue_us = 0
@@ -168,6 +179,8 @@ class Attempt:
                 repeated=outcome.repeated,
                 created=outcome.created,
                 document=outcome.document,
+                schema_hash=write.checked.schema_hash,
+                validate_us=write.checked.spent_us,
                 queue_us=write.queue_us,
                 store_us=self.store_us,
             )
@@ -180,6 +193,8 @@ class Attempt:
             created=outcome.created,
             found=True,
             number=int(write.command.op is Op.RESEAL),
+            schema_hash=write.checked.schema_hash,
+            validate_us=write.checked.spent_us,
             queue_us=write.queue_us,
             seal_us=self.seal_us,
             store_us=self.store_us,

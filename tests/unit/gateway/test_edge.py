@@ -95,7 +95,7 @@ async def test_entities_skip_the_framework() -> None:
     ],
 )
 def test_the_route_has_what_the_workers_steps_leave(worker: Timing | None, header: str) -> None:
-    assert server_timing(5.0, worker) == header
+    assert server_timing(5.0, worker) == header.encode()
 
 
 async def test_the_framework_sees_the_decoded_path() -> None:
