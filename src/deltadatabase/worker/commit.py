@@ -124,8 +124,8 @@ class Committer:
         if command.op is Op.GET:
             return await self._get(command)
         if command.op is Op.VALIDATE:
-            checked = await self._checks.document(command)
-            return Result(schema_hash=checked.schema_hash, validate_us=checked.spent_us)
+            valid = await self._checks.document(command)
+            return Result(schema_hash=valid.schema_hash, validate_us=valid.spent_us)
         if command.op is Op.RESOLVE:
             return await self._resolve(command)
         if command.op in (Op.KEY_OF, Op.RESEAL):
