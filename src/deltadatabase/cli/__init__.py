@@ -1,1 +1,1 @@
-"""The programs: arguments, wiring, what people read."""
+"""The programs: arguments, composition roots, what people read."""

@@ -167,15 +167,15 @@ def run_proc_worker(arguments: Sequence[str], environ: Mapping[str, str]) -> int
 
 
 def _run_serve(settings: ServeSettings) -> int:
-    from deltadatabase.cli import wiring
+    from deltadatabase.cli import serving
 
-    return wiring.run_serve(settings)
+    return serving.run_serve(settings)
 
 
 def _run_main(settings: MainSettings) -> int:
-    from deltadatabase.cli import wiring
+    from deltadatabase.cli import main_worker
 
-    return wiring.run_main(settings)
+    return main_worker.run_main(settings)
 
 
 def _run_worker(settings: WorkerSettings) -> int:

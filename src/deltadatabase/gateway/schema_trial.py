@@ -22,7 +22,6 @@ import msgspec
 
 from deltadatabase.errors import Invalid, Issue, Overloaded, Unavailable
 from deltadatabase.limits import SCHEMA_TRIAL_BYTES_MAX, SCHEMA_TRIALS_MAX, SCHEMA_TRIALS_WAITING_MAX
-from deltadatabase.schema.validator import compile_schema
 
 _LENGTH: Final = struct.Struct(">Q")
 _NICENESS: Final = 10
@@ -175,6 +174,9 @@ def _receive(stream: IO[bytes]) -> bytes | None:
 
 def _serve(stdin: IO[bytes], stdout: IO[bytes]) -> None:
     """Compile the schema of the first frame, then check the documents of each frame that follows."""
+    # Only the child compiles.
+    from deltadatabase.schema.validator import compile_schema
+
     answer: Any
     if (first := _receive(stdin)) is None:
         return

@@ -12,8 +12,6 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-import jsonschema_rs
-
 from deltadatabase import limits
 from deltadatabase.schema.document import check_document
 from deltadatabase.schema.graph import REFERENCE_KEYWORDS, Draft, SchemaGraph, read_graph, refusal
@@ -76,6 +74,9 @@ def embed(text: bytes, at: str) -> dict[str, Any]:
 
 
 def _is_schema(schema: dict[str, Any]) -> bool:
+    # Three megabytes that a main worker needs for this alone.
+    import jsonschema_rs
+
     try:
         return jsonschema_rs.meta.is_valid(schema)
     except (ValueError, jsonschema_rs.ReferencingError):

@@ -26,11 +26,11 @@ PROGRAMS = [
 SERVERS = [PROGRAMS[0], *PROGRAMS[5:]]
 
 
-class Wiring(ModuleType):
+class Roots(ModuleType):
     """Stands in for the composition root: remembers its settings, then does what it is told."""
 
     def __init__(self):
-        super().__init__("deltadatabase.cli.wiring")
+        super().__init__("deltadatabase.cli.roots")
         self.settings = None
         self.end = 0
         self.run_main = self.run_worker = self.run_serve = self._run
@@ -43,9 +43,9 @@ class Wiring(ModuleType):
 
 
 @pytest.fixture
-def wiring(monkeypatch):
-    fake = Wiring()
-    for name in ("wiring", "worker"):
+def roots(monkeypatch):
+    fake = Roots()
+    for name in ("main_worker", "serving", "worker"):
         monkeypatch.setitem(sys.modules, f"deltadatabase.cli.{name}", fake)
         monkeypatch.setattr(deltadatabase.cli, name, fake, raising=False)
     return fake
@@ -84,12 +84,12 @@ def test_version_on_stdout(capsys, run, name):
 
 
 @pytest.mark.parametrize(("run", "name"), PROGRAMS)
-def test_a_bad_flag_is_one_line_and_exit_code_2(capsys, wiring, run, name):
+def test_a_bad_flag_is_one_line_and_exit_code_2(capsys, roots, run, name):
     assert run("-nonsense=hunter2") == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err == f"{name}: unknown flag -nonsense (-h lists all)\n"
-    assert wiring.settings is None
+    assert roots.settings is None
 
 
 def test_an_unknown_command_is_one_line_and_exit_code_2(capsys):
@@ -108,14 +108,14 @@ def test_an_unknown_command_is_one_line_and_exit_code_2(capsys):
         (run_proc_worker, WorkerSettings),
     ],
 )
-def test_servers_get_their_settings_and_decide_the_exit_code(wiring, run, settings):
-    wiring.end = 3
+def test_servers_get_their_settings_and_decide_the_exit_code(roots, run, settings):
+    roots.end = 3
     assert run(["-log-level=error"], {"JOIN_TOKEN": "t" * 16}) == 3
-    assert type(wiring.settings) is settings
-    assert wiring.settings.join_token.reveal() == "t" * 16
+    assert type(roots.settings) is settings
+    assert roots.settings.join_token.reveal() == "t" * 16
 
 
-def test_start_is_logged_once_with_the_settings_in_force(capsys, wiring):
+def test_start_is_logged_once_with_the_settings_in_force(capsys, roots):
     assert run_main_worker(["-log-format=json", "-admin-key=hunter2-hunter2-h", "-key-store=x"], {}) == 0
     out, err = capsys.readouterr()
     assert out == ""
@@ -128,15 +128,15 @@ def test_start_is_logged_once_with_the_settings_in_force(capsys, wiring):
 
 
 @pytest.mark.parametrize(("run", "name"), SERVERS)
-def test_a_refused_start_is_one_line_and_exit_code_2(capsys, wiring, run, name):
-    wiring.end = StartupError("the store cannot\nbe reached", code="store_unreachable")
+def test_a_refused_start_is_one_line_and_exit_code_2(capsys, roots, run, name):
+    roots.end = StartupError("the store cannot\nbe reached", code="store_unreachable")
     assert run("-log-level=error") == 2
     assert capsys.readouterr().err == f"{name}: the store cannot be reached\n"
 
 
 @pytest.mark.parametrize(("run", "name"), SERVERS)
-def test_an_unforeseen_error_is_one_line_and_exit_code_70(capsys, wiring, run, name):
-    wiring.end = ValueError("a document, a /path")
+def test_an_unforeseen_error_is_one_line_and_exit_code_70(capsys, roots, run, name):
+    roots.end = ValueError("a document, a /path")
     assert run("-log-level=error") == 70
     err = capsys.readouterr().err
     assert err.startswith(f"{name}: internal error (ValueError): please report it")
@@ -144,21 +144,21 @@ def test_an_unforeseen_error_is_one_line_and_exit_code_70(capsys, wiring, run, n
     assert "a document" not in err
 
 
-def test_an_unforeseen_error_has_its_trace_at_debug(capsys, wiring):
-    wiring.end = ValueError("why")
+def test_an_unforeseen_error_has_its_trace_at_debug(capsys, roots):
+    roots.end = ValueError("why")
     assert run_main_worker(["-log-level=debug"], {}) == 70
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert "ValueError: why" in err
 
 
-def test_ctrl_c_ends_cleanly(capsys, wiring):
-    wiring.end = KeyboardInterrupt()
+def test_ctrl_c_ends_cleanly(capsys, roots):
+    roots.end = KeyboardInterrupt()
     assert run_main_worker(["-log-level=error"], {}) == 0
     assert capsys.readouterr() == ("", "")
 
 
-def test_servers_leave_no_core_files(wiring):
+def test_servers_leave_no_core_files(roots):
     assert run_proc_worker(["-log-level=error"], {}) == 0
     assert resource.getrlimit(resource.RLIMIT_CORE)[0] == 0
 

@@ -7,7 +7,7 @@ from sim.loop import run
 from support.fake_store import FakeStore
 from support.workers import KEYRING
 
-from deltadatabase.cli import wiring
+from deltadatabase.cli import embedded
 from deltadatabase.errors import StartupError, Unavailable
 from deltadatabase.model import StoreReport
 from deltadatabase.worker.presence import Presence
@@ -18,7 +18,7 @@ class _LoopClock:
         return 1_700_000_000_000
 
     def monotonic_s(self) -> float:
-        return wiring.asyncio.get_running_loop().time()
+        return embedded.asyncio.get_running_loop().time()
 
 
 async def _examined(failures: int, wait_s: float) -> StoreReport:
@@ -32,12 +32,12 @@ async def _examined(failures: int, wait_s: float) -> StoreReport:
 
     store.before = fail
     presence = Presence(store, "w", clock=_LoopClock(), random=lambda size: b"r" * size)
-    return await wiring._examined(store, KEYRING, presence, wait_s=wait_s)
+    return await embedded._examined(store, KEYRING, presence, wait_s=wait_s)
 
 
 @pytest.fixture(autouse=True)
 def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wiring, "clock", _LoopClock())
+    monkeypatch.setattr(embedded, "clock", _LoopClock())
 
 
 def test_it_tries_again_until_the_store_answers() -> None:
