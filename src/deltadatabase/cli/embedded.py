@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from deltadatabase.cli.main_worker import MainWorker
-from deltadatabase.cli.running import clock, node_options
-from deltadatabase.cli.stores import open_configured_store
+from deltadatabase.cli.running import clock
+from deltadatabase.cli.stores import node_options, open_configured_store
 from deltadatabase.clock import system_random
 from deltadatabase.crypto.envelope import Sealer
 from deltadatabase.crypto.keyring import Keyring

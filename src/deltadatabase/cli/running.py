@@ -1,4 +1,4 @@
-"""What every server program does alike: run until a signal, and turn settings into components."""
+"""What every server program does alike: run until a signal."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ import uvloop
 
 from deltadatabase.clock import SystemClock
 from deltadatabase.settings import Address
-from deltadatabase.settings.programs import StoreFlags
 from deltadatabase.telemetry.logging import get_logger, toggle_debug
-from deltadatabase.worker.node import NodeOptions
 
 GC_THRESHOLDS: Final = (10_000, 20, 50)
 
@@ -58,16 +56,6 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-
-
-def node_options(settings: StoreFlags) -> NodeOptions:
-    """Return the tunable parts of a worker's engine."""
-    return NodeOptions(
-        cache_bytes=settings.cache_bytes,
-        cache_entries=settings.cache_size,
-        cache_ttl_s=settings.cache_ttl,
-        meta_sidecar=settings.meta_sidecar,
-    )
 
 
 def address_text(address: Address) -> str:

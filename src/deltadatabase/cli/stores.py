@@ -1,4 +1,4 @@
-"""From the settings of a program to its open store."""
+"""From the settings of a program with a worker to its open store, and the engine's options."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from deltadatabase.clock import SystemClock, system_random
 from deltadatabase.errors import StartupError, Unavailable
 from deltadatabase.limits import SEALED_OVERHEAD_BYTES_MAX
 from deltadatabase.settings import S3Flags, Secret
+from deltadatabase.settings.programs import StoreFlags
 from deltadatabase.storage.base import Store
 from deltadatabase.storage.metered import MeteredStore, StoreMeter
 from deltadatabase.storage.objects import S3Settings
@@ -18,6 +19,7 @@ from deltadatabase.storage.paths import CLUSTER
 from deltadatabase.storage.traced import TracedStore
 from deltadatabase.telemetry.logging import get_logger
 from deltadatabase.telemetry.tracing import Tracing
+from deltadatabase.worker.node import NodeOptions
 
 RETRY_S: Final = 0.5
 # Waiting does not change these.
@@ -138,4 +140,14 @@ def target_of(settings: StorePlace) -> S3Settings | Path:
         secret_key=s3.secret_key or Secret(""),
         path_style=s3.path_style,
         allow_http=s3.endpoint.startswith("http://"),
+    )
+
+
+def node_options(settings: StoreFlags) -> NodeOptions:
+    """Return the tunable parts of a worker's engine."""
+    return NodeOptions(
+        cache_bytes=settings.cache_bytes,
+        cache_entries=settings.cache_size,
+        cache_ttl_s=settings.cache_ttl,
+        meta_sidecar=settings.meta_sidecar,
     )

@@ -6,8 +6,8 @@ import asyncio
 
 from deltadatabase import __version__
 from deltadatabase.cli import certificates, secrets
-from deltadatabase.cli.running import address_text, clock, node_options, run
-from deltadatabase.cli.stores import open_configured_store
+from deltadatabase.cli.running import address_text, clock, run
+from deltadatabase.cli.stores import node_options, open_configured_store
 from deltadatabase.clock import system_random
 from deltadatabase.rpc.channels import Tls
 from deltadatabase.settings import WorkerSettings
