@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from deltadatabase.clock import Clock, Random
 from deltadatabase.deadlines import Deadlines
@@ -44,7 +46,7 @@ _NO_METHOD: Final = "refused"
 """Sent down instead of methods that no route serves; the framework would answer OPTIONS itself."""
 
 
-class Exchange(NamedTuple):
+class Exchange(msgspec.Struct, frozen=True):
     """One request under way.
 
     Attributes:

@@ -10,8 +10,10 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import unquote_to_bytes, urlsplit
+
+import msgspec
 
 from deltadatabase import limits
 from deltadatabase.errors import Denied, Invalid, TooLarge
@@ -31,7 +33,7 @@ _ETAG = re.compile(rb'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]*)?")
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True):
     """The checked beginning of a request.
 
     Attributes:

@@ -146,7 +146,7 @@ class ResourceHandler:
             kind = asked.patch_kind(fields)
         except UnsupportedMediaType as exc:
             refused = problem(exc, exchange.request_id)
-            return refused._replace(headers=[*refused.headers, _ACCEPT_PATCH])
+            return msgspec.structs.replace(refused, headers=[*refused.headers, _ACCEPT_PATCH])
         # What comes of a patch depends on the document: `test`, `copy` and `move` ask for values, and whoever
         # may write a schema as well can ask of a merge patch whether its result is valid.
         require(principal, Permission.READ, schema_id)

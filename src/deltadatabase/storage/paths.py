@@ -13,6 +13,7 @@ to make one's name the other's.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from deltadatabase import limits
@@ -50,6 +51,7 @@ _LEAF_FOLDER = re.compile(rf"{TEMPLATES}|{PROBE}|{PRESENCE}|{FILES}[^/]+/|{QUARA
 assert max(len(_ENTITY_SUFFIX), len(_META_SUFFIX)) <= limits.OBJECT_SUFFIX_BYTES_MAX
 
 
+@lru_cache(maxsize=1024)
 def check_schema_id(text: str) -> str:
     """Return ``text`` if it is a schema id.
 
