@@ -55,9 +55,25 @@ def _reads(parts: Mapping[str, Any]) -> Iterator[Goal]:
         f"{slow['p99_ms']:.1f} ms" if slow else "",
         slow["p99_ms"] < 10 if slow else None,
     )
+    yield _hop_alone(known)
     for name, rows in (("GET hot", hot), ("GET random", known)):
         yield _least(f"{name}, embedded, of etcd", 1.3, rows, "deltadb serve", "etcd")
     yield _least("GET random, main + 1 worker, of etcd", 1.3, known, "main + 1 worker", "etcd")
+
+
+def _hop_alone(rows: Mapping[str, Row]) -> Goal:
+    """How near the hop is to one that costs what the bare relay adds to the bare application, and no more."""
+    text = "GET random, main + 1 worker, of `deltadb serve` with the hop of the bare relay ≥ 0.90"
+    names = ("main + 1 worker", "deltadb serve", "bare relay", "bare ASGI")
+    if not rows.keys() >= set(names):
+        return text, "", None
+    found = spread(
+        [
+            mine * (1 / embedded + 1 / relay - 1 / bare)
+            for mine, embedded, relay, bare in zip(*(_rates(rows[name]) for name in names), strict=True)
+        ]
+    )
+    return text, _shown(found), found.median >= 0.90
 
 
 def _durable(parts: Mapping[str, Any]) -> Iterator[Goal]:

@@ -26,6 +26,18 @@ def bare(folder: Path, document_bytes: int) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
+def relay(folder: Path, document_bytes: int) -> Iterator[tuple[Server, Server]]:
+    """The baseline of a hop: the same application, which fetches each answer from a second process."""
+    port, echo_port = free_port(), free_port()
+    command = [sys.executable, "-m", "bench.relay"]
+    size = str(document_bytes)
+    with running("echo", folder / "echo", [*command, str(echo_port), size], 0) as echo:
+        near = [*command, str(port), str(echo_port), size]
+        with running("bare relay", folder, near, port, ready="/") as server:
+            yield server, echo
+
+
+@contextlib.contextmanager
 def embedded(
     folder: Path,
     *flags: str,

@@ -27,6 +27,7 @@ def against_peers(session: Session) -> dict[str, Any]:
     hot_name, random_name = f"GET hot, {half} connections", f"GET random, {session.connections} connections"
     with ExitStack() as stack:
         bare = stack.enter_context(servers.bare(session.place("bare"), workloads.DOCUMENT_BYTES))
+        relay = stack.enter_context(servers.relay(session.place("relay"), workloads.DOCUMENT_BYTES))
         embedded = stack.enter_context(servers.embedded(session.place("embedded"), metrics=False))
         cluster = stack.enter_context(servers.cluster(session.place("cluster")))
         etcd, kinto = stack.enter_context(session.peers())
@@ -36,6 +37,7 @@ def against_peers(session: Session) -> dict[str, Any]:
             session.http(hot_name, [bare], hot, connections=half),
             session.http(hot_name, [embedded], hot, connections=half, against=bare.name),
             session.http(random_name, [bare], random),
+            session.http(random_name, relay, random, against=bare.name),
             session.http(random_name, [embedded], random, against=bare.name),
             session.http(random_name, cluster, random, who="main + 1 worker", against=bare.name),
         ]

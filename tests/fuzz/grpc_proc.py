@@ -224,7 +224,8 @@ class ProcSide(Side):
 
 def _requests_in(part: bytes) -> int:
     try:
-        return len(EncodedRequestBatch.FromString(part).requests)
+        batch = EncodedRequestBatch.FromString(part)
+        return len(batch.requests) + len(batch.reads.id)
     except DecodeError:
         return 1
 

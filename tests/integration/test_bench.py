@@ -52,7 +52,7 @@ def test_smoke(tmp_path):
     assert (data["errors"], data["damaged"], data["failed"]) == (0, 0, [])
     text = (report / "report.md").read_text()
     rows = [row for name in ("get", "put", "kinds") for row in data["parts"][name]["rows"]]
-    assert len(rows) == 5 + 3 + 22
+    assert len(rows) == 6 + 3 + 22
     for row in rows:
         assert row["rate"]["median"] > 0
         assert (row["ratio"] is None) == (row["against"] is None)
@@ -96,7 +96,7 @@ def test_ended_early_it_leaves_nothing_behind(tmp_path):
             while "round 1 " not in process.stderr.readline():
                 assert process.poll() is None
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            assert len(children) == 4
+            assert len(children) == 6
             process.terminate()
             process.stderr.read()
             assert process.wait(60) == 128 + signal.SIGTERM

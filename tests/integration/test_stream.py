@@ -15,7 +15,7 @@ import pytest
 from contract.links import INSTANCE, ScriptedHandler, counting_random, dial, secret, serving
 
 from deltadatabase import limits
-from deltadatabase.errors import Invalid, LinkLost, TooLarge, Unauthenticated, Unavailable
+from deltadatabase.errors import Internal, Invalid, LinkLost, NotFound, TooLarge, Unauthenticated, Unavailable
 from deltadatabase.model import Command, Op, Result
 from deltadatabase.rpc import channels, convert, exchange, handshake
 from deltadatabase.rpc.handshake import ClientCall, LinkSecret
@@ -24,6 +24,7 @@ from deltadatabase.rpc.pb.proc_worker_pb2 import (
     EncodedReplyBatch,
     EncodedRequestBatch,
     Hello,
+    Reads,
     Reply,
     Request,
 )
@@ -56,6 +57,21 @@ def encoded(request_id: int, op: Op = Op.GET, key: str = "k") -> bytes:
 
 def batch(*requests: bytes) -> bytes:
     return EncodedRequestBatch(requests=requests).SerializeToString()
+
+
+def reading(*request_ids: int, key: bytes = b"k") -> bytes:
+    """Plain reads, as columns."""
+    count = len(request_ids)
+    reads = Reads(
+        id=request_ids,
+        schema_id=[b"s"] * count,
+        key=[key] * count,
+        shard=[0] * count,
+        term=[1] * count,
+        timeout_ms=[1000] * count,
+        request_id=[b""] * count,
+    )
+    return EncodedRequestBatch(reads=reads).SerializeToString()
 
 
 async def replies(call: ClientCall, count: int) -> dict[int, Reply]:
@@ -120,13 +136,24 @@ async def test_another_service_there() -> None:
         [b"\xff\xff\xff"],
         [EncodedRequestBatch(hello=Hello(nonce_main=bytes(32)), requests=[encoded(1)]).SerializeToString()],
         [EncodedRequestBatch(hello=Hello(nonce_main=bytes(32))).SerializeToString(), batch(encoded(1))],
+        [EncodedRequestBatch(hello=Hello(nonce_main=bytes(32))).SerializeToString() + reading(1)],
+        [EncodedRequestBatch(hello=Hello(nonce_main=bytes(32))).SerializeToString(), reading(1)],
         [
             EncodedRequestBatch(hello=Hello(nonce_main=bytes(32))).SerializeToString(),
             EncodedRequestBatch(hello=Hello(proof=bytes(32))).SerializeToString(),
             batch(encoded(1)),
         ],
     ],
-    ids=["no hello", "short nonce", "garbage", "request in hello", "request for proof", "wrong proof"],
+    ids=[
+        "no hello",
+        "short nonce",
+        "garbage",
+        "request in hello",
+        "request for proof",
+        "read in hello",
+        "read for proof",
+        "wrong proof",
+    ],
 )
 async def test_nothing_is_executed_without_a_proof(handler: ScriptedHandler, messages: list[bytes]) -> None:
     handler.fast_script = lambda command: pytest.fail("executed")
@@ -177,10 +204,66 @@ async def test_a_malformed_request_fails_alone(handler: ScriptedHandler) -> None
         assert (await replies(call, 1))[6].etag == "k"
 
 
+async def test_a_malformed_read_fails_alone(handler: ScriptedHandler) -> None:
+    handler.fast_script = lambda command: Result(etag=command.key)
+    async with serving(handler) as (_, address), raw_call(address, admitted=True) as call:
+        await call.write(reading(1, key=b"\xff"))
+        assert type(decode_error((await replies(call, 1))[1].error)) is Invalid
+        await call.write(reading(2, 3))
+        data = await call.read()
+        assert isinstance(data, bytes)
+        documents = EncodedReplyBatch.FromString(data).documents
+        assert list(documents.id) == [2, 3]
+        assert list(documents.etag) == ["k", "k"]
+
+
+@pytest.mark.parametrize("from_cache", [True, False])
+async def test_a_failing_read_fails_alone(handler: ScriptedHandler, *, from_cache: bool) -> None:
+    def fails(command: Command) -> Result | None:
+        if command.key == "missing":
+            raise NotFound("there is no such entity")
+        if command.key == "mistake":
+            raise ZeroDivisionError
+        return Result(etag=command.key)
+
+    async def execute(command: Command) -> Result:
+        result = fails(command)
+        assert result is not None
+        return result
+
+    handler.script = execute
+    if from_cache:
+        handler.fast_script = fails
+    async with serving(handler) as (_, address):
+        stream = await dial(address)
+        commands = [Command(op=Op.GET, key=key, shard=1) for key in ("a", "missing", "mistake", "b")]
+        a, missing, mistake, b = await asyncio.gather(*map(stream.call, commands), return_exceptions=True)
+        assert (a, b) == (Result(etag="a"), Result(etag="b"))
+        assert type(missing) is NotFound
+        assert type(mistake) is Internal
+        await stream.close()
+
+
 @pytest.mark.parametrize(
     "message",
-    [b"\xff\xff\xff", batch(b"\xff\xff"), batch(encoded(0)), batch(encoded(9, key="slow"), encoded(9))],
-    ids=["garbage", "request without id", "id 0", "id in use"],
+    [
+        b"\xff\xff\xff",
+        batch(b"\xff\xff"),
+        batch(encoded(0)),
+        batch(encoded(9, key="slow"), encoded(9)),
+        reading(0),
+        reading(9, 9),
+        EncodedRequestBatch(reads=Reads(id=[9])).SerializeToString(),
+    ],
+    ids=[
+        "garbage",
+        "request without id",
+        "id 0",
+        "id in use",
+        "read with id 0",
+        "read with id in use",
+        "ragged columns",
+    ],
 )
 async def test_a_peer_that_breaks_the_protocol_is_sent_away(handler: ScriptedHandler, message: bytes) -> None:
     async with serving(handler) as (service, address):

@@ -66,7 +66,7 @@ class Router(Sending, Listings):
         answers. Raises NotFound.
         """
         placement = self._placement
-        if placement is None or self._closures:
+        if not self._any_local or placement is None or self._closures:
             return None
         shard = shard_of(schema_id, key, placement.shards)
         owner = placement.owners[shard]

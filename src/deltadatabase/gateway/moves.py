@@ -69,6 +69,8 @@ class Moves:
         self._move_hold_s = move_hold_s
         self._placement: Placement | None = None
         self._links: dict[str, Link] = {}
+        #: Some worker is, or was, in this process.
+        self._any_local = False
         self._in_flight: list[int] = []
         self._held: dict[int, asyncio.Future[None]] = {}
         self._held_requests = 0
@@ -144,6 +146,7 @@ class Moves:
         """Let a worker in and move its shards to it, without failing a request."""
         placement = self._bound()
         self._links[member.instance_id] = link
+        self._any_local = self._any_local or link.local
         placement.add(member)
         await self._rebalance()
 

@@ -16,7 +16,8 @@ from deltadatabase import limits
 from deltadatabase.clock import Random
 from deltadatabase.errors import DeltaError, Invalid, Overloaded, TooLarge
 from deltadatabase.model import Command, Result
-from deltadatabase.rpc import channels, convert, handshake, link, status
+from deltadatabase.rpc import channels, columns, convert, handshake, link, status
+from deltadatabase.rpc.columns import DocumentRow, ReadRow
 from deltadatabase.rpc.doorway import Doorway, places_for
 from deltadatabase.rpc.handshake import LinkSecret, Prove, ServerContext, Verify
 from deltadatabase.rpc.link import Handler
@@ -129,7 +130,7 @@ class _Exchange:
     ) -> None:
         self._handler = handler
         self._context = context
-        self._outbox = Outbox(message_bytes_max, on_batch)
+        self._outbox: Outbox[bytes | DocumentRow] = Outbox(message_bytes_max, on_batch)
         self._loop = asyncio.get_running_loop()
         #: Of every stream: the event loop itself keeps no task alive.
         self._tasks = tasks
@@ -142,6 +143,8 @@ class _Exchange:
         writer = self._loop.create_task(self._write())
         try:
             while not writer.done() and (batch := await handshake.receive(self._context)) is not None:
+                if batch.HasField("reads"):
+                    self._read(columns.unpack_reads(batch.reads))
                 for encoded in batch.requests:
                     self._accept(encoded)
                 for request_id in batch.cancelled:
@@ -166,10 +169,44 @@ class _Exchange:
                 await self._outbox.wait()
                 batch = self._outbox.take()
                 if batch:
-                    await self._context.write(EncodedReplyBatch(replies=batch).SerializeToString())
+                    rows = [item for item in batch if not isinstance(item, bytes)]
+                    message = EncodedReplyBatch(
+                        replies=[item for item in batch if isinstance(item, bytes)],
+                        documents=columns.pack_documents(rows) if rows else None,
+                    )
+                    await self._context.write(message.SerializeToString())
                 self._room.set()
         finally:
             self._room.set()
+
+    def _read(self, rows: list[ReadRow]) -> None:
+        """Answer plain reads: at once what can be, by tasks what cannot.
+
+        Raises:
+            DecodeError: an id is missing or in use.
+        """
+        fast, outbox = self._handler.fast, self._outbox
+        for row in rows:
+            request_id = row[0]
+            self._check_id(request_id)
+            command: Command | None = None
+            try:
+                command = columns.read_command(row)
+                result = fast(command)
+                if result is None:
+                    self._start(request_id, command, columns.read_bytes(row))
+                    continue
+            except DeltaError as exc:
+                self._answer(request_id, exc)
+                continue
+            except Exception as exc:  # noqa: BLE001  # a handler's mistake is an answer too
+                self._answer(request_id, link.internal(exc, command.request_id if command else ""))
+                continue
+            document = columns.document_row(request_id, result)
+            if document is not None and (size := columns.document_bytes(document)) <= outbox.item_bytes_max:
+                outbox.put(request_id, document, size)
+            else:
+                self._answer(request_id, result)
 
     def _accept(self, encoded: bytes) -> None:
         """Answer one request at once, or start a task that does.
@@ -183,8 +220,7 @@ class _Exchange:
             request_id = request.id
         except DecodeError:
             request_id = RequestId.FromString(encoded).id
-        if request_id == 0 or request_id in self._executing or request_id in self._outbox:
-            raise DecodeError("a request id is missing or in use")
+        self._check_id(request_id)
         try:
             if request is None:
                 raise Invalid("the request cannot be decoded")
@@ -198,6 +234,10 @@ class _Exchange:
             self._answer(request_id, exc)
         except Exception as exc:  # noqa: BLE001  # a handler's mistake is an answer too
             self._answer(request_id, link.internal(exc, request.request_id if request else ""))
+
+    def _check_id(self, request_id: int) -> None:
+        if request_id == 0 or request_id in self._executing or request_id in self._outbox:
+            raise DecodeError("a request id is missing or in use")
 
     def _start(self, request_id: int, command: Command, size: int) -> None:
         if (
@@ -234,4 +274,4 @@ class _Exchange:
         if len(data) > self._outbox.item_bytes_max:
             large = TooLarge("the answer does not fit one message from the worker")
             data = Reply(id=request_id, error=status.encode_error(large)).SerializeToString()
-        self._outbox.put(request_id, data)
+        self._outbox.put(request_id, data, len(data))

@@ -77,7 +77,12 @@ async def admit(context: ServerContext, secret: LinkSecret, worker_instance_id: 
     """Do the worker's part; return the main worker's instance id, None for a peer to refuse."""
     try:
         first = await receive(context, limits.HANDSHAKE_BYTES_MAX)
-        if first is None or first.requests or len(first.hello.nonce_main) != NONCE_BYTES:
+        if (
+            first is None
+            or first.requests
+            or first.HasField("reads")
+            or len(first.hello.nonce_main) != NONCE_BYTES
+        ):
             return None
         nonce_main, nonce_worker = first.hello.nonce_main, secret.random(NONCE_BYTES)
         welcome = Welcome(
@@ -89,7 +94,7 @@ async def admit(context: ServerContext, secret: LinkSecret, worker_instance_id: 
         second = await receive(context, limits.HANDSHAKE_BYTES_MAX)
     except DecodeError:
         return None
-    if second is None or second.requests:
+    if second is None or second.requests or second.HasField("reads"):
         return None
     proved = secret.verify(ROLE_MAIN, nonce_main, nonce_worker, second.hello.proof)
     return first.hello.main_instance_id if proved else None

@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 import grpc
 import grpc.aio
+import msgspec
 
 from deltadatabase import limits
 from deltadatabase.clock import Random
 from deltadatabase.errors import TooLarge, Unauthenticated
 from deltadatabase.model import Command, Op, Result
-from deltadatabase.rpc import channels, convert, handshake, link
+from deltadatabase.rpc import channels, columns, convert, handshake, link
 from deltadatabase.rpc.channels import Tls
+from deltadatabase.rpc.columns import ReadRow
 from deltadatabase.rpc.handshake import ClientCall, LinkSecret, Prove, Verify
 from deltadatabase.rpc.outbox import Outbox
 from deltadatabase.rpc.pb.proc_worker_pb2 import EncodedReplyBatch, EncodedRequestBatch, Reply
@@ -34,10 +36,10 @@ SWEEP_INTERVAL_S: Final = 0.025
 """How much later than asked for a call may fail because its time ran out."""
 
 
-class _Pending(NamedTuple):
+class _Pending(msgspec.Struct, frozen=True):
     """A call that waits for its answer."""
 
-    answer: asyncio.Future[Reply]
+    answer: asyncio.Future[Reply | Result]
     deadline_s: float
     op: Op
 
@@ -58,7 +60,7 @@ class WorkerStream:
         self._channel = channel
         self._call = call
         self._loop = asyncio.get_running_loop()
-        self._outbox = Outbox(message_bytes_max, on_batch)
+        self._outbox: Outbox[bytes | ReadRow] = Outbox(message_bytes_max, on_batch)
         self._pending: dict[int, _Pending] = {}
         self._sweeping = False
         self._pending_bytes = 0
@@ -127,8 +129,13 @@ class WorkerStream:
         if command.timeout_ms <= 0:
             raise link.timed_out(command.op, sent=False)
         self._last_id = request_id = self._last_id + 1
-        data = convert.encode_request(request_id, command).SerializeToString()
-        size = len(data)
+        row = columns.read_row(request_id, command)
+        if row is not None:
+            item: bytes | ReadRow = row
+            size = columns.read_bytes(row)
+        else:
+            item = convert.encode_request(request_id, command).SerializeToString()
+            size = len(item)
         if size > self._outbox.item_bytes_max:
             raise TooLarge("the request does not fit one message to the worker")
         if (
@@ -136,17 +143,18 @@ class WorkerStream:
             or self._pending_bytes + size > limits.STREAM_IN_FLIGHT_BYTES_MAX
         ):
             raise link.overloaded()
-        answer: asyncio.Future[Reply] = self._loop.create_future()
+        answer: asyncio.Future[Reply | Result] = self._loop.create_future()
         self._pending[request_id] = _Pending(
             answer, self._loop.time() + command.timeout_ms / 1000, command.op
         )
         self._pending_bytes += size
-        self._outbox.put(request_id, data)
+        self._outbox.put(request_id, item, size)
         if not self._sweeping:
             self._sweeping = True
             self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
         try:
-            return convert.decode_reply(await answer, command.op)
+            reply = await answer
+            return reply if isinstance(reply, Result) else convert.decode_reply(reply, command.op)
         finally:
             self._pending_bytes -= size
             # Still there: the caller was cancelled.
@@ -196,11 +204,18 @@ class WorkerStream:
 
     async def _read(self) -> None:
         while isinstance(data := await self._call.read(), bytes):
-            for encoded in EncodedReplyBatch.FromString(data).replies:
+            batch = EncodedReplyBatch.FromString(data)
+            if batch.HasField("documents"):
+                for request_id, result in columns.unpack_documents(batch.documents):
+                    self._deliver(request_id, result)
+            for encoded in batch.replies:
                 reply = Reply.FromString(encoded)
-                one = self._pending.pop(reply.id, None)
-                if one is not None and not one.answer.done():
-                    one.answer.set_result(reply)
+                self._deliver(reply.id, reply)
+
+    def _deliver(self, request_id: int, reply: Reply | Result) -> None:
+        one = self._pending.pop(request_id, None)
+        if one is not None and not one.answer.done():
+            one.answer.set_result(reply)
 
     async def _write(self) -> None:
         while True:
@@ -210,7 +225,12 @@ class WorkerStream:
             cancelled, self._cancelled = self._cancelled, []
             batch = self._outbox.take()
             if batch or cancelled:
-                message = EncodedRequestBatch(requests=batch, cancelled=cancelled)
+                rows = [item for item in batch if not isinstance(item, bytes)]
+                message = EncodedRequestBatch(
+                    requests=[item for item in batch if isinstance(item, bytes)],
+                    cancelled=cancelled,
+                    reads=columns.pack_reads(rows) if rows else None,
+                )
                 await self._call.write(message.SerializeToString())
 
     def _lose(self) -> None:

@@ -219,10 +219,20 @@ def exchange(_folder: Path) -> Target:
                 raise Wrong(f"answered internal: {answered.error.code}")
 
     each = requests()
+    reads = pb.Reads(
+        id=[91, 92],
+        schema_id=[b"notes", b"notes"],
+        key=[b"a", b"b"],
+        shard=[1, 2],
+        term=[1, 1],
+        timeout_ms=[1000, 1000],
+        request_id=[b"r1", b"r2"],
+    )
     seeds = [
         framed((GREETED, pb.EncodedRequestBatch(requests=each).SerializeToString())),
         framed((GREETED, *(pb.EncodedRequestBatch(requests=[one]).SerializeToString() for one in each))),
         framed((GREETED, pb.EncodedRequestBatch(requests=each[:2], cancelled=[1, 2]).SerializeToString())),
+        framed((GREETED, pb.EncodedRequestBatch(reads=reads, requests=each[:1]).SerializeToString())),
         framed((pb.RequestBatch(hello=pb.Hello(nonce_main=b"n" * 32)).SerializeToString(), b"")),
         framed((b"", b"\xff\xff")),
     ]
@@ -283,7 +293,8 @@ class ReplyCall:
         self._written = 0
 
     async def write(self, data: bytes) -> None:
-        self._written += len(pb.RequestBatch.FromString(data).requests)
+        batch = pb.RequestBatch.FromString(data)
+        self._written += len(batch.requests) + len(batch.reads.id)
 
     async def read(self) -> object:
         while self._written < len(ASKED):
@@ -324,9 +335,13 @@ def answers(_folder: Path) -> Target:
 
     good = [pb.Reply(id=number, version=1, etag='"1-aa"', document=b"{}") for number in range(1, 5)]
     failed = pb.Reply(id=2, error=types_pb2.Error(kind=17))
+    documents = pb.Documents(
+        id=[1, 2], version=[1, 1], etag=['"1-aa"', '"1-bb"'], updated_ms=[1, 1], document=[b"{}", b"{}"]
+    )
     seeds = [
         framed((pb.ReplyBatch(replies=good).SerializeToString(),)),
         framed([pb.ReplyBatch(replies=[one]).SerializeToString() for one in good]),
         framed((pb.ReplyBatch(replies=[failed]).SerializeToString(),)),
+        framed((pb.ReplyBatch(documents=documents, replies=good[2:]).SerializeToString(),)),
     ]
     return Target("answers", check, seeds, sequence_change(message_change(pb.ReplyBatch)), loop.close)

@@ -87,6 +87,11 @@ class World:
             self.links[worker_id] = CutLink(self, seed=len(self.links) + 1)
             await self.router.join(Member(worker_id, worker_id), self.links[worker_id])
 
+    async def take_in(self, worker_id: str) -> None:
+        """Let a worker that has joined be one of this process."""
+        self.links[worker_id].local = True
+        await self.router.join(Member(worker_id, worker_id), self.links[worker_id])
+
     def key_of(self, worker_id: str) -> str:
         """A key whose entity this worker owns."""
         assert self.router.placement is not None
@@ -493,10 +498,9 @@ def _raise_on_put(error: DeltaError) -> Callable[[str, str], None]:
 async def test_a_read_at_hand_is_answered_only_by_an_owner_in_this_process(world: World) -> None:
     assert world.router.cached("s", "k") is None
     await world.join("a")
-    link = world.links["a"]
     await world.router.put_one("s", "k", b"1")
     assert world.router.cached("s", "k") is None
-    link.local = True
+    await world.take_in("a")
     read = world.router.cached("s", "k")
     assert read is not None
     assert read.document == b"1"
@@ -508,7 +512,7 @@ async def test_a_read_at_hand_is_answered_only_by_an_owner_in_this_process(world
 async def test_a_read_at_hand_waits_while_its_shard_moves(world: World) -> None:
     await world.join("a")
     link = world.links["a"]
-    link.local = True
+    await world.take_in("a")
     keys = list(map(str, range(20)))
     for key in keys:
         await world.router.put_one("s", key, b"1")
@@ -529,7 +533,7 @@ async def test_a_read_at_hand_waits_while_its_shard_moves(world: World) -> None:
 
 async def test_a_read_at_hand_of_a_deleted_entity_finds_nothing(world: World) -> None:
     await world.join("a")
-    world.links["a"].local = True
+    await world.take_in("a")
     await world.router.put_one("s", "k", b"1")
     await world.router.delete("s", "k")
     with pytest.raises(NotFound):

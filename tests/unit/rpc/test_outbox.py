@@ -9,7 +9,7 @@ from deltadatabase.rpc.outbox import BATCH_OVERHEAD_BYTES, Outbox
 def filled(items: list[bytes]) -> Outbox:
     outbox = Outbox(limits.GRPC_MESSAGE_BYTES_MAX_DEFAULT)
     for item_id, data in enumerate(items, start=1):
-        outbox.put(item_id, data)
+        outbox.put(item_id, data, len(data))
     return outbox
 
 
@@ -49,7 +49,7 @@ def test_an_item_past_the_bound_of_batches_leaves_alone() -> None:
 def test_a_small_message_limit_bounds_batches_too() -> None:
     outbox = Outbox(BATCH_OVERHEAD_BYTES + 10)
     for item_id in range(5):
-        outbox.put(item_id, b"xxxx")
+        outbox.put(item_id, b"xxxx", 4)
     assert outbox.item_bytes_max == 10
     assert [len(batch) for batch in batches(outbox)] == [2, 2, 1]
 
@@ -70,7 +70,7 @@ async def test_wait_ends_with_the_first_item_or_a_wake() -> None:
     waiting = asyncio.create_task(outbox.wait())
     await asyncio.sleep(0)
     assert not waiting.done()
-    outbox.put(1, b"a")
+    outbox.put(1, b"a", 1)
     await waiting
     await outbox.wait()
     assert outbox.take() == [b"a"]

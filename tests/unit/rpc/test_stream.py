@@ -13,7 +13,13 @@ from deltadatabase import limits
 from deltadatabase.errors import LinkLost, NotFound, OutcomeUnknown, TooLarge, Unavailable
 from deltadatabase.model import Command, Op, Result
 from deltadatabase.rpc import convert, status
-from deltadatabase.rpc.pb.proc_worker_pb2 import EncodedReplyBatch, EncodedRequestBatch, Reply, Request
+from deltadatabase.rpc.pb.proc_worker_pb2 import (
+    Documents,
+    EncodedReplyBatch,
+    EncodedRequestBatch,
+    Reply,
+    Request,
+)
 from deltadatabase.rpc.stream import WorkerStream
 
 
@@ -115,6 +121,41 @@ async def test_a_write_that_was_never_sent_is_not_in_doubt(stream: WorkerStream,
     batch = await call.written.get()
     assert list(batch.cancelled) == [request.id]
     assert not batch.requests
+
+
+async def test_plain_reads_share_columns(stream: WorkerStream, call: FakeCall) -> None:
+    def ask(key: str) -> asyncio.Task[Result]:
+        return asyncio.create_task(stream.call(Command(op=Op.GET, key=key, shard=1)))
+
+    tasks = [ask(key) for key in "ab"]
+    other = start(stream, "put", Op.PUT)
+    batch = await call.written.get()
+    assert list(batch.reads.key) == [b"a", b"b"]
+    (put,) = [Request.FromString(each) for each in batch.requests]
+    gone, late = ask("gone"), ask("late")
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.wait([gone])
+    call.may_write.release()
+    # What was withdrawn before it was sent never leaves, and the worker is not bothered with it.
+    later = await call.written.get()
+    assert (list(later.reads.key), list(later.cancelled)) == ([b"late"], [])
+    ids = [*batch.reads.id, *later.reads.id, 999]
+    documents = Documents(
+        id=ids, version=ids, etag=["a", "b", "late", "?"], updated_ms=ids, document=[b"{}"] * 4
+    )
+    reply = convert.encode_reply(put.id, Result(etag="put")).SerializeToString()
+    call.to_read.put_nowait(EncodedReplyBatch(documents=documents, replies=[reply]).SerializeToString())
+    assert [(await task).etag for task in (*tasks, late, other)] == ["a", "b", "late", "put"]
+    assert stream.in_flight == 0
+
+
+async def test_ragged_columns_end_the_stream(stream: WorkerStream, call: FakeCall) -> None:
+    task = start(stream, "a")
+    await call.next_batch()
+    call.to_read.put_nowait(EncodedReplyBatch(documents=Documents(id=[1])).SerializeToString())
+    with pytest.raises(LinkLost):
+        await task
 
 
 async def test_a_broken_stream_tells_what_was_sent(

@@ -29,14 +29,34 @@ class Welcome(_message.Message):
     def __init__(self, nonce_worker: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., worker_instance_id: _Optional[str] = ...) -> None: ...
 
 class RequestBatch(_message.Message):
-    __slots__ = ("requests", "cancelled", "hello")
+    __slots__ = ("requests", "cancelled", "hello", "reads")
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     CANCELLED_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
+    READS_FIELD_NUMBER: _ClassVar[int]
     requests: _containers.RepeatedCompositeFieldContainer[Request]
     cancelled: _containers.RepeatedScalarFieldContainer[int]
     hello: Hello
-    def __init__(self, requests: _Optional[_Iterable[_Union[Request, _Mapping]]] = ..., cancelled: _Optional[_Iterable[int]] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ...) -> None: ...
+    reads: Reads
+    def __init__(self, requests: _Optional[_Iterable[_Union[Request, _Mapping]]] = ..., cancelled: _Optional[_Iterable[int]] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., reads: _Optional[_Union[Reads, _Mapping]] = ...) -> None: ...
+
+class Reads(_message.Message):
+    __slots__ = ("id", "schema_id", "key", "shard", "term", "timeout_ms", "request_id")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    id: _containers.RepeatedScalarFieldContainer[int]
+    schema_id: _containers.RepeatedScalarFieldContainer[bytes]
+    key: _containers.RepeatedScalarFieldContainer[bytes]
+    shard: _containers.RepeatedScalarFieldContainer[int]
+    term: _containers.RepeatedScalarFieldContainer[int]
+    timeout_ms: _containers.RepeatedScalarFieldContainer[int]
+    request_id: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, id: _Optional[_Iterable[int]] = ..., schema_id: _Optional[_Iterable[bytes]] = ..., key: _Optional[_Iterable[bytes]] = ..., shard: _Optional[_Iterable[int]] = ..., term: _Optional[_Iterable[int]] = ..., timeout_ms: _Optional[_Iterable[int]] = ..., request_id: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Request(_message.Message):
     __slots__ = ("id", "op", "schema_id", "key", "shard", "term", "write_id", "document", "if_match", "if_none_match", "revision", "schema_hash", "validated", "number", "timeout_ms", "request_id", "traceparent", "prefix", "terms", "deleted", "document_bytes_max")
@@ -85,12 +105,28 @@ class Request(_message.Message):
     def __init__(self, id: _Optional[int] = ..., op: _Optional[_Union[_types_pb2.Op, str]] = ..., schema_id: _Optional[str] = ..., key: _Optional[str] = ..., shard: _Optional[int] = ..., term: _Optional[int] = ..., write_id: _Optional[bytes] = ..., document: _Optional[bytes] = ..., if_match: _Optional[_Union[_types_pb2.ETags, _Mapping]] = ..., if_none_match: _Optional[_Union[_types_pb2.ETags, _Mapping]] = ..., revision: _Optional[int] = ..., schema_hash: _Optional[str] = ..., validated: _Optional[bool] = ..., number: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., request_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., prefix: _Optional[str] = ..., terms: _Optional[_Iterable[int]] = ..., deleted: _Optional[bool] = ..., document_bytes_max: _Optional[int] = ...) -> None: ...
 
 class ReplyBatch(_message.Message):
-    __slots__ = ("replies", "welcome")
+    __slots__ = ("replies", "welcome", "documents")
     REPLIES_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     replies: _containers.RepeatedCompositeFieldContainer[Reply]
     welcome: Welcome
-    def __init__(self, replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ...) -> None: ...
+    documents: Documents
+    def __init__(self, replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., documents: _Optional[_Union[Documents, _Mapping]] = ...) -> None: ...
+
+class Documents(_message.Message):
+    __slots__ = ("id", "version", "etag", "updated_ms", "document")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_MS_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    id: _containers.RepeatedScalarFieldContainer[int]
+    version: _containers.RepeatedScalarFieldContainer[int]
+    etag: _containers.RepeatedScalarFieldContainer[str]
+    updated_ms: _containers.RepeatedScalarFieldContainer[int]
+    document: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, id: _Optional[_Iterable[int]] = ..., version: _Optional[_Iterable[int]] = ..., etag: _Optional[_Iterable[str]] = ..., updated_ms: _Optional[_Iterable[int]] = ..., document: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("id", "error", "version", "etag", "updated_ms", "document", "created", "not_modified", "found", "schema_hash", "names", "number", "queue_us", "validate_us", "seal_us", "store_us", "key_id", "entities", "next", "repeated_write")
@@ -149,22 +185,26 @@ class ListedEntity(_message.Message):
     def __init__(self, name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., updated_ms: _Optional[int] = ..., deleted: _Optional[bool] = ...) -> None: ...
 
 class EncodedRequestBatch(_message.Message):
-    __slots__ = ("requests", "cancelled", "hello")
+    __slots__ = ("requests", "cancelled", "hello", "reads")
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     CANCELLED_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
+    READS_FIELD_NUMBER: _ClassVar[int]
     requests: _containers.RepeatedScalarFieldContainer[bytes]
     cancelled: _containers.RepeatedScalarFieldContainer[int]
     hello: Hello
-    def __init__(self, requests: _Optional[_Iterable[bytes]] = ..., cancelled: _Optional[_Iterable[int]] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ...) -> None: ...
+    reads: Reads
+    def __init__(self, requests: _Optional[_Iterable[bytes]] = ..., cancelled: _Optional[_Iterable[int]] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., reads: _Optional[_Union[Reads, _Mapping]] = ...) -> None: ...
 
 class EncodedReplyBatch(_message.Message):
-    __slots__ = ("replies", "welcome")
+    __slots__ = ("replies", "welcome", "documents")
     REPLIES_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     replies: _containers.RepeatedScalarFieldContainer[bytes]
     welcome: Welcome
-    def __init__(self, replies: _Optional[_Iterable[bytes]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ...) -> None: ...
+    documents: Documents
+    def __init__(self, replies: _Optional[_Iterable[bytes]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., documents: _Optional[_Union[Documents, _Mapping]] = ...) -> None: ...
 
 class RequestId(_message.Message):
     __slots__ = ("id",)
