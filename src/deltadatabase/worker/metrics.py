@@ -129,30 +129,20 @@ class WorkerMetrics(Collector):
 
     def metered(self, handler: Handler) -> Handler:
         """The same handler, with the commands counted that it executes."""
-        return _MeteredHandler(handler, self)
+        return _MeteredHandler(handler, self, self._clock)
 
-    async def count(self, command: Command, handler: Handler) -> Result:
-        """Have ``handler`` execute a command, and count it."""
-        started_s = self._clock.monotonic_s()
-        outcome = "internal"
+    def began(self) -> None:
+        """Count a command that is under way."""
         self._in_flight += 1
-        try:
-            result = await handler.execute(command)
-            outcome = "ok"
-            return result
-        except DeltaError as exc:
-            outcome = _kind(exc)
-            raise
-        except asyncio.CancelledError:
-            outcome = "cancelled"
-            raise
-        finally:
-            self._in_flight -= 1
-            name = (int(command.op), outcome)
-            cell = self._commands.get(name)
-            if cell is None:
-                cell = self._commands[name] = Histogram(DURATION_BOUNDS_S)
-            cell.observe(self._clock.monotonic_s() - started_s)
+
+    def ended(self, command: Command, outcome: str, seconds: float) -> None:
+        """Count its end."""
+        self._in_flight -= 1
+        name = (int(command.op), outcome)
+        cell = self._commands.get(name)
+        if cell is None:
+            cell = self._commands[name] = Histogram(DURATION_BOUNDS_S)
+        cell.observe(seconds)
 
     def collect(self) -> Iterable[Metric]:
         """Give every sample."""
@@ -191,13 +181,28 @@ class WorkerMetrics(Collector):
 class _MeteredHandler:
     """Leaves cached reads alone: the cache counts them."""
 
-    def __init__(self, inner: Handler, metrics: WorkerMetrics) -> None:
+    def __init__(self, inner: Handler, metrics: WorkerMetrics, clock: Clock) -> None:
         self._inner = inner
         self._metrics = metrics
+        self._clock = clock
         self.fast = inner.fast
 
     async def execute(self, command: Command) -> Result:
-        return await self._metrics.count(command, self._inner)
+        started_s = self._clock.monotonic_s()
+        outcome = "internal"
+        self._metrics.began()
+        try:
+            result = await self._inner.execute(command)
+            outcome = "ok"
+            return result
+        except DeltaError as exc:
+            outcome = _kind(exc)
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            self._metrics.ended(command, outcome, self._clock.monotonic_s() - started_s)
 
 
 def _by_first(cells: dict[tuple[str, str], Histogram]) -> dict[Labels, Histogram]:
