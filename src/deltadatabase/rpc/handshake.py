@@ -44,8 +44,8 @@ class LinkSecret(msgspec.Struct, frozen=True):
 
 async def greet(
     call: ClientCall, secret: LinkSecret, main_instance_id: str, expected_worker_instance_id: str
-) -> None:
-    """Do the main worker's part.
+) -> bool:
+    """Do the main worker's part; tell whether the worker takes plain reads as columns.
 
     Raises:
         Unauthenticated: the peer is another instance, or does not hold the link key.
@@ -71,6 +71,7 @@ async def greet(
         raise refused
     hello = Hello(proof=secret.prove(ROLE_MAIN, nonce_main, welcome.nonce_worker))
     await call.write(EncodedRequestBatch(hello=hello).SerializeToString())
+    return welcome.takes_reads
 
 
 async def admit(context: ServerContext, secret: LinkSecret, worker_instance_id: str) -> str | None:
@@ -89,6 +90,7 @@ async def admit(context: ServerContext, secret: LinkSecret, worker_instance_id: 
             nonce_worker=nonce_worker,
             proof=secret.prove(ROLE_WORKER, nonce_main, nonce_worker),
             worker_instance_id=worker_instance_id,
+            takes_reads=True,
         )
         await context.write(EncodedReplyBatch(welcome=welcome).SerializeToString())
         second = await receive(context, limits.HANDSHAKE_BYTES_MAX)

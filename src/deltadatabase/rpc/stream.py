@@ -55,7 +55,10 @@ class WorkerStream:
         call: ClientCall,
         message_bytes_max: int,
         on_batch: Callable[[int], None] | None = None,
+        *,
+        as_columns: bool = True,
     ) -> None:
+        self._as_columns = as_columns
         self.lost = asyncio.Event()
         self._channel = channel
         self._call = call
@@ -95,13 +98,13 @@ class WorkerStream:
         try:
             call: ClientCall = channel.stream_stream(_METHOD, bytes, bytes)()  # type: ignore[call-arg]
             async with asyncio.timeout(handshake.HANDSHAKE_TIMEOUT_S):
-                await handshake.greet(
+                as_columns = await handshake.greet(
                     call,
                     LinkSecret(prove, verify, random),
                     main_instance_id,
                     expected_worker_instance_id,
                 )
-            return cls(channel, call, message_bytes_max, on_batch)
+            return cls(channel, call, message_bytes_max, on_batch, as_columns=as_columns)
         except BaseException as exc:
             await channel.close(None)
             if isinstance(exc, grpc.aio.AioRpcError) and exc.code() is grpc.StatusCode.UNAUTHENTICATED:
@@ -129,7 +132,7 @@ class WorkerStream:
         if command.timeout_ms <= 0:
             raise link.timed_out(command.op, sent=False)
         self._last_id = request_id = self._last_id + 1
-        row = columns.read_row(request_id, command)
+        row = columns.read_row(request_id, command) if self._as_columns else None
         if row is not None:
             item: bytes | ReadRow = row
             size = columns.read_bytes(row)

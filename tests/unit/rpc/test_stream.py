@@ -215,3 +215,17 @@ async def test_an_oversized_request_is_refused_alone(stream: WorkerStream, call:
     assert stream.in_flight == 0
     assert not stream.lost.is_set()
     assert call.written.empty()
+
+
+async def test_a_worker_that_knows_no_columns_gets_requests(call: FakeCall, channel: FakeChannel) -> None:
+    stream = WorkerStream(
+        cast(grpc.aio.Channel, channel),
+        cast(Any, call),
+        limits.GRPC_MESSAGE_BYTES_MAX_DEFAULT,
+        as_columns=False,
+    )
+    task = start(stream, "a")
+    batch = await call.written.get()
+    assert len(batch.requests) == 1 and not batch.HasField("reads")
+    task.cancel()
+    await stream.close()

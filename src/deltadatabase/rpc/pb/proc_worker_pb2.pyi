@@ -19,14 +19,16 @@ class Hello(_message.Message):
     def __init__(self, nonce_main: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., main_instance_id: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("nonce_worker", "proof", "worker_instance_id")
+    __slots__ = ("nonce_worker", "proof", "worker_instance_id", "takes_reads")
     NONCE_WORKER_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
     WORKER_INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    TAKES_READS_FIELD_NUMBER: _ClassVar[int]
     nonce_worker: bytes
     proof: bytes
     worker_instance_id: str
-    def __init__(self, nonce_worker: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., worker_instance_id: _Optional[str] = ...) -> None: ...
+    takes_reads: bool
+    def __init__(self, nonce_worker: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., worker_instance_id: _Optional[str] = ..., takes_reads: _Optional[bool] = ...) -> None: ...
 
 class RequestBatch(_message.Message):
     __slots__ = ("requests", "cancelled", "hello", "reads")
