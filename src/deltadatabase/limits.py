@@ -196,6 +196,10 @@ DIRECTORY_WAIT_S: Final = 15.0
 
 # Worker
 ENTITY_WAITERS_MAX: Final = 1024
+CREATE_UNSEEN_BYTES_MAX: Final = 64 * KIB
+"""Larger documents are not sent before a look at whether the entity exists: it costs little beside them."""
+CREATIONS_NOTED_MAX: Final = 4096
+"""Schemas of which a worker remembers whether puts mostly create."""
 PRESENCE_INTERVAL_S: Final = 600.0
 PRESENCE_RETRY_S: Final = 10.0
 PRESENCE_VALID_S: Final = 1200.0

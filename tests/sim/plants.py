@@ -19,6 +19,7 @@ from deltadatabase.storage.base import Condition, When
 from deltadatabase.worker import commit, engine
 from deltadatabase.worker.cache import Cache, Entry, Name
 from deltadatabase.worker.commit import Committer
+from deltadatabase.worker.creations import Creations
 from deltadatabase.worker.engine import Change, Plan
 from deltadatabase.worker.locks import EntityLocks
 from deltadatabase.worker.writes import Attempt, PendingWrite, WriteQueue
@@ -103,8 +104,8 @@ def write_id_not_checked(patch: Patch) -> None:
     """A failed condition is believed: the write is made again on top of its own success."""
     reload = Committer._reload
 
-    async def forgetful(self: Committer, name: Name, attempt: Attempt) -> Entry:
-        entry = await reload(self, name, attempt)
+    async def forgetful(self: Committer, name: Name, attempt: Attempt, **more: bool) -> Entry:
+        entry = await reload(self, name, attempt, **more)
         if entry.header is None:
             return entry
         header = msgspec.structs.replace(entry.header, write_id=b"?" * 16, recent=RecentWrites())
@@ -230,8 +231,8 @@ def cached_under_the_term_of_its_end(patch: Patch) -> None:
     """A read counts for the term that the worker knows when it ends, not when it began."""
     load = Committer._load
 
-    async def late(self: Committer, name: Name, term: int, *, sure: bool = False) -> Entry:
-        entry = await load(self, name, term, sure=sure)
+    async def late(self: Committer, name: Name, term: int, *, sure: bool = False, **more: Any) -> Entry:
+        entry = await load(self, name, term, sure=sure, **more)
         if not sure:
             shard = shard_of(*name, SHARDS)
             entry = msgspec.structs.replace(entry, term=self._seen_terms.get(shard, term))
@@ -323,6 +324,45 @@ def put_recognised_by_its_last_write(patch: Patch) -> None:
     patch.setattr(Plan, "committed", committed)
 
 
+def conflict_of_a_create_believed(patch: Patch) -> None:
+    """That something is there is taken for others having made it, without a look for the own write id."""
+    put = Committer._put
+
+    async def believes(
+        self: Committer,
+        name: Name,
+        attempt: Attempt,
+        etag: str,
+        sealed: bytes,
+        header: Header,
+        document: bytes,
+    ) -> Entry:
+        entry = await put(self, name, attempt, etag, sealed, header, document)
+        if etag or entry.header is None or entry.header is header:
+            return entry
+        others = msgspec.structs.replace(entry.header, write_id=b"?" * 16, recent=RecentWrites())
+        return msgspec.structs.replace(entry, header=others)
+
+    patch.setattr(Committer, "_put", believes)
+
+
+def guessed_absence_cached(patch: Patch) -> None:
+    """That there is no entity, which a create is tried on, is told to readers before the store says so."""
+    begin = Committer._begin
+
+    async def keeps(self: Committer, name: Name, attempt: Attempt) -> Entry:
+        entry = await begin(self, name, attempt)
+        self._cache.put(name, entry)
+        return entry
+
+    patch.setattr(Committer, "_begin", keeps)
+
+
+def absence_guessed_for_every_write(patch: Patch) -> None:
+    """Deletes, patches and conditions are decided on the guess, and some answered from it."""
+    patch.setattr(Creations, "expected", lambda self, command: True)
+
+
 PLANTS: dict[str, Callable[[Patch], None]] = {
     plant.__name__: plant
     for plant in (
@@ -353,5 +393,8 @@ PLANTS: dict[str, Callable[[Patch], None]] = {
         condition_checked_before_the_repeat,
         repeat_applied_again,
         put_recognised_by_its_last_write,
+        conflict_of_a_create_believed,
+        guessed_absence_cached,
+        absence_guessed_for_every_write,
     )
 }

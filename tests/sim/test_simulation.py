@@ -55,7 +55,7 @@ def test_the_command_line_runs_the_seeds_that_it_is_asked_for() -> None:
 
 
 def test_every_shape_does_what_it_is_for() -> None:
-    outcomes = [simulate(seed) for seed in range(60)]
+    outcomes = [simulate(seed) for seed in range(80)]
     operations = [operation for outcome in outcomes for operation in outcome.history]
     assert sum(outcome.merged for outcome in outcomes) > 50
     assert sum(outcome.removed for outcome in outcomes) > 5

@@ -35,6 +35,7 @@ from deltadatabase.storage.database import FORMAT, read_database, reserve_epochs
 from deltadatabase.storage.paths import DATABASE_PATH
 from deltadatabase.worker.cache import Cache
 from deltadatabase.worker.commit import Committer
+from deltadatabase.worker.creations import Creations
 from deltadatabase.worker.membership import MembershipLease
 from sim.disk import SimDirectory
 from sim.history import Operation
@@ -56,6 +57,13 @@ class SimClock:
 
     def monotonic_s(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+class Hopeful(Creations):
+    """Learns nothing: most entities are there after a moment, and creates would not be tried again."""
+
+    def note(self, schema_id: str, *, created: bool) -> None:
+        pass
 
 
 class State:
@@ -354,6 +362,7 @@ class World:
             sidecar=None,
             tombstone_age_s=self.shape.tombstone_age_s,
             recent_writes_max=self.shape.recent,
+            creations=self.rng.choice([Creations, Hopeful])(),
         )
         worker = Worker(self, f"w{self._names % 5}", committer, lease, store, running)
         self.workers.append(worker)

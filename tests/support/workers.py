@@ -61,9 +61,10 @@ def make_committer(
     names: StoredNames | None = None,
     seed: int = 0,
     schemas: SchemasPort | None = None,
+    sealer: Sealer | None = None,
 ) -> Committer:
     """Build the committer of one worker on ``store``."""
-    sealer = Sealer(KEYRING, SeededRandom(seed))
+    sealer = sealer or Sealer(KEYRING, SeededRandom(seed))
     return Committer(
         store,
         lambda: sealer,

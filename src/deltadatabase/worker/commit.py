@@ -15,6 +15,7 @@ import msgspec
 from deltadatabase.clock import Clock
 from deltadatabase.errors import (
     AlreadyExists,
+    Corrupt,
     DeltaError,
     NotFound,
     NotOwner,
@@ -37,6 +38,7 @@ from deltadatabase.storage.paths import entity_path
 from deltadatabase.worker.cache import Cache, Entry, Name
 from deltadatabase.worker.checking import Checked, Checks
 from deltadatabase.worker.counts import Counts
+from deltadatabase.worker.creations import Creations
 from deltadatabase.worker.engine import (
     Plan,
     applied_version,
@@ -67,6 +69,7 @@ class Committer:
         names: told of each object that is put, read or removed; None: nobody follows them.
         tombstone_age_s: seconds for which a tombstone is kept, where the store can remove it safely.
         recent_writes_max: how many earlier writes a header remembers.
+        creations: which puts are tried as creates first; None: as those before them tell.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Committer:
         names: StoredNames | None = None,
         tombstone_age_s: float = TOMBSTONE_AGE_S,
         recent_writes_max: int = RECENT_WRITES_MAX,
+        creations: Creations | None = None,
     ) -> None:
         self._store = store
         self._sealer = sealer
@@ -92,6 +96,7 @@ class Committer:
         self._sidecar = sidecar
         self._names = names
         self._recent_writes_max = recent_writes_max
+        self._creations = creations or Creations()
         self._locks = EntityLocks(waiters_max=ENTITY_WAITERS_MAX)
         self._tombstones = (
             Tombstones(self._remove_tombstone, clock=clock, age_s=tombstone_age_s) if store.removes else None
@@ -221,7 +226,9 @@ class Committer:
             key_id=entry.header.key_id,
         )
 
-    async def _load(self, name: Name, term: int, *, sure: bool = False) -> Entry:
+    async def _load(
+        self, name: Name, term: int, *, sure: bool = False, refused: Attempt | None = None
+    ) -> Entry:
         """Read the entity afresh into the cache. The caller holds its lock.
 
         What is read will be answered, so it has to be durable. Its writer may have been killed
@@ -231,6 +238,7 @@ class Committer:
             name: the entity.
             term: of the command that asks.
             sure: a write will be acknowledged for what is read: do not trust its age.
+            refused: as for ``_reload``.
 
         Raises:
             NotOwner: a newer term was met; nothing is cached then.
@@ -247,6 +255,8 @@ class Committer:
         else:
             header, document = self._sealer().open(stored.data, *name)
             self.counts.opens += 1
+            if refused is not None and oldest_known(header) == 1:
+                refused.open = any(applied_version(header, each.command.write_id) for each in refused.writes)
             check_owner(header, term)
             entry = Entry(term, header, document, stored.etag, live_etag(header), self._clock.monotonic_s())
             self._note_stored(name, entry)
@@ -293,7 +303,7 @@ class Committer:
     async def _commit_plan(self, name: Name, attempt: Attempt) -> None:
         entry = self._cache.get(name, attempt.term, self._clock.monotonic_s())
         if entry is None:
-            entry = await self._load(name, attempt.term)
+            entry = await self._begin(name, attempt)
         for _ in range(COMMIT_ATTEMPTS_MAX):
             made = attempt.plan = await self._plan(entry, attempt.writes)
             if made.header is None:
@@ -308,8 +318,11 @@ class Committer:
             putting = self._clock.monotonic_s()
             fresh = await self._put(name, attempt, entry.store_etag, sealed, header, made.document)
             attempt.store_us += self._us_since(putting)
-            if made.committed(fresh.header):
-                if self._sidecar is not None:
+            # A create is mostly tried without a look, so what is there may be of an earlier put of the
+            # same write; decided again, it is found to be a repeat.
+            ours = fresh.header is header or fresh.header == header
+            if ours or (entry.header is not None and made.committed(fresh.header)):
+                if ours and self._sidecar is not None:
                     self._sidecar.note(*name, sealed)
                 self.counts.puts += 1
                 self.counts.writes += len(attempt.writes)
@@ -317,6 +330,20 @@ class Committer:
                 return
             entry = fresh
         raise Unavailable("other writers kept changing this entity", code="contended")
+
+    async def _begin(self, name: Name, attempt: Attempt) -> Entry:
+        """What to decide on where nothing is cached: what is stored, or that there is nothing.
+
+        The latter is a guess, so it is neither cached nor answered from: the first write, then, is a
+        put without a condition that refuses it, and every answer waits for the create, which tells.
+        """
+        first = attempt.writes[0].command
+        if self._creations.expected(first):
+            return Entry(attempt.term, None, b"", "", "", self._clock.monotonic_s())
+        entry = await self._load(name, attempt.term)
+        if first.op is Op.PUT and entry.header is not None:
+            self._creations.note(name[0], created=False)
+        return entry
 
     async def _plan(self, entry: Entry, writes: Sequence[PendingWrite]) -> Plan:
         made = Plan(
@@ -359,7 +386,17 @@ class Committer:
                 # second try. What is stored tells.
                 attempt.open = True
                 under_way |= isinstance(exc, OutcomeUnknown)
-                fresh = await self._reload(name, attempt)
+                if isinstance(exc, AlreadyExists):
+                    self._creations.note(name[0], created=False)
+                refused = isinstance(exc, AlreadyExists) and not under_way
+                try:
+                    fresh = await self._reload(name, attempt, refused=refused)
+                except (Corrupt, Unavailable) as unread:
+                    if refused and (isinstance(unread, Corrupt) or unread.code == "key_unavailable"):
+                        # Told as to every other call. Of the own put's success only another owner's
+                        # could have made this, and then the router does not believe it.
+                        attempt.open = False
+                    raise
                 if fresh.store_etag != store_etag:
                     if under_way and fresh.header is None:
                         # Entities do not vanish: the store was emptied. When it is restored, the
@@ -377,6 +414,8 @@ class Committer:
             )
             self._cache.put(name, entry)
             self._note_stored(name, entry)
+            if condition is When.ABSENT:
+                self._creations.note(name[0], created=True)
             return entry
 
     def _note_stored(self, name: Name, entry: Entry) -> None:
@@ -396,11 +435,17 @@ class Committer:
             if self._sidecar is not None:
                 self._sidecar.forget(*name)
 
-    async def _reload(self, name: Name, attempt: Attempt) -> Entry:
-        """Read afresh until the store answers or the deadline has passed."""
+    async def _reload(self, name: Name, attempt: Attempt, *, refused: bool = False) -> Entry:
+        """Read afresh until the store answers or the deadline has passed.
+
+        Args:
+            name: the entity.
+            attempt: is closed if it was refused as a create and the whole history lacks its writes.
+            refused: the store says that its first put met an object.
+        """
         while True:
             try:
-                return await self._load(name, attempt.term, sure=True)
+                return await self._load(name, attempt.term, sure=True, refused=attempt if refused else None)
             except Unavailable as exc:
                 if isinstance(exc, NotOwner) or exc.code == "key_unavailable":
                     raise

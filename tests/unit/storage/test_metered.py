@@ -34,6 +34,15 @@ async def test_requests_are_counted_by_kind_and_outcome_and_bytes_by_success() -
     assert meter.durations()["get",].total == pytest.approx(0.75)
 
 
+@pytest.mark.parametrize("backend", ["s3", "memory", "directory"])
+async def test_settling_counts_where_it_is_a_request(backend: str) -> None:
+    inner, meter = FakeStore(), StoreMeter()
+    inner.backend = backend
+    await MeteredStore(inner, meter, FakeClock()).settle("files/s/a")
+    assert meter.requests().get(("settle", "ok"), 0) == (backend == "directory")
+    assert inner.log == ([("settle", "files/s/a")] if backend == "directory" else [])
+
+
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
