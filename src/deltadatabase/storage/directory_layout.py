@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from deltadatabase.storage.base import Condition
 from deltadatabase.storage.batch import Commit
 
 LOCK_COUNT: Final = 256
+_PATH: Final = re.compile(r"[^/\0.][^/\0]*(?:/[^/\0.][^/\0]*)*")
 
 
 class DirectoryLayout:
@@ -57,7 +59,7 @@ class DirectoryLayout:
         future: asyncio.Future[str] | None,
     ) -> Commit:
         """A change of the object ``path``. Raises Internal like ``file``."""
-        _parts(path)
+        _check(path)
         return Commit(
             self,
             path,
@@ -94,7 +96,10 @@ class DirectoryLayout:
 
 
 def _parts(path: str) -> Sequence[str]:
-    parts = path.split("/")
-    if any(not part or part.startswith(".") or "\0" in part for part in parts):
+    _check(path)
+    return path.split("/")
+
+
+def _check(path: str) -> None:
+    if not _PATH.fullmatch(path):
         raise Internal("an object's path has an empty part or one that begins with a dot")
-    return parts

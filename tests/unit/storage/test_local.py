@@ -419,3 +419,11 @@ async def test_a_volume_that_is_gone_does_not_list_as_an_empty_one(tmp_path: Pat
             await store.list("files/")
     finally:
         await store.close()
+
+
+@pytest.mark.parametrize("path", ["", "/a", "a/", "a//b", ".a", "a/.b", "a/\0", "..", "a/../b"])
+async def test_no_path_leaves_its_folder_or_is_hidden(store: DirectoryObjects, path: str) -> None:
+    with pytest.raises(Internal):
+        await store.put(path, b"x", When.ALWAYS)
+    with pytest.raises(Internal):
+        await store.get(path)
