@@ -32,6 +32,8 @@ MakeIndexes = Callable[..., NameIndexes]
 class Worker:
     """A worker on the store, over a link that may end."""
 
+    local = False
+
     def __init__(self, store: FakeFolders, seed: int, make_indexes: MakeIndexes) -> None:
         clock = FakeClock(tick_s=0.0001)
         self.indexes = make_indexes(store, clock=clock)

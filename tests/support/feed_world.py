@@ -100,6 +100,8 @@ class Listing:
 class Link:
     """To one committer. Once ``broken``, what is under way is lost to the caller, and goes on."""
 
+    local = False
+
     def __init__(self, world: FeedWorld) -> None:
         self._world = world
         self._committer = make_committer(world.store, clock=world.clock, seed=world.chance.randrange(1 << 30))

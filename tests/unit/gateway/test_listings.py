@@ -82,6 +82,8 @@ def test_owners_are_asked_for_their_share() -> None:
 class Owner:
     """Answers with what it is told."""
 
+    local = False
+
     def __init__(self, *answers: Result | DeltaError) -> None:
         self.answers = list(answers)
         self.asked: list[Command] = []
