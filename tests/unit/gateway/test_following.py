@@ -16,7 +16,7 @@ from deltadatabase.gateway.positions import CatchUp, Live, Position
 from deltadatabase.model import Result
 
 SEEDS = 20
-SEEDS_FOR_A_PLANT = 60
+SEEDS_FOR_A_PLANT = 500
 
 Patch = pytest.MonkeyPatch
 
