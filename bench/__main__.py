@@ -151,7 +151,8 @@ def write(options: argparse.Namespace, data: dict[str, Any]) -> None:
         pictures[name] = f"{name}.svg"
         (folder / pictures[name]).write_bytes(picture)
     (folder / "report.md").write_text(report.markdown(data, pictures), encoding="utf-8")
-    (folder / "result.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    # For programs; people read the report.
+    (folder / "result.json").write_text(json.dumps(data, separators=(",", ":")) + "\n", encoding="utf-8")
     say(f"written: {folder}")
 
 

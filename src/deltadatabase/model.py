@@ -25,6 +25,8 @@ InstanceId = NewType("InstanceId", str)
 
 _VERSION_BYTES: Final = 8
 _RECENT: Final = struct.Struct(">Q16s")
+RECENT_WRITE_BYTES: Final = _RECENT.size
+"""Of a version and a write id, packed."""
 
 
 class Op(enum.IntEnum):

@@ -24,8 +24,8 @@ async def test_a_block_in_time_is_left_alone() -> None:
     assert not limit.passed
 
 
-async def test_a_cancelled_task_is_cancelled_and_not_late() -> None:
-    deadlines = Deadlines()
+async def started(deadlines: Deadlines) -> asyncio.Task[None]:
+    """A task that takes longer than it may."""
 
     async def work() -> None:
         with deadlines.within(30):
@@ -33,6 +33,13 @@ async def test_a_cancelled_task_is_cancelled_and_not_late() -> None:
 
     task = asyncio.create_task(work())
     await asyncio.sleep(0)
+    return task
+
+
+async def test_a_cancelled_task_is_cancelled_and_not_late() -> None:
+    deadlines = Deadlines()
+
+    task = await started(deadlines)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -41,12 +48,7 @@ async def test_a_cancelled_task_is_cancelled_and_not_late() -> None:
 async def test_who_is_cancelled_when_the_time_is_over_stays_cancelled() -> None:
     deadlines = Deadlines()
 
-    async def work() -> None:
-        with deadlines.within(30):
-            await asyncio.sleep(60)
-
-    task = asyncio.create_task(work())
-    await asyncio.sleep(0)
+    task = await started(deadlines)
     deadlines.pass_all()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

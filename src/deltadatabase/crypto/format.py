@@ -39,7 +39,7 @@ import msgspec
 
 from deltadatabase import limits
 from deltadatabase.errors import Corrupt
-from deltadatabase.model import Header, RecentWrites
+from deltadatabase.model import RECENT_WRITE_BYTES, Header, RecentWrites
 
 MAGIC: Final = b"DDBe"
 FORMAT_VERSION: Final = 1
@@ -54,12 +54,13 @@ TAG_BYTES: Final = 16
 
 _TOMBSTONE_FLAG: Final = 1
 _FIXED: Final = struct.Struct(">4sBBBI8s32s12sQQQ16sB")
-_RECENT_BYTES: Final = 8 + limits.WRITE_ID_BYTES
 _LENGTH: Final = struct.Struct(">H")
 
 # The most recent writes that a count can say, the longest names, and the rest.
 _NAMES_BYTES_MAX: Final = limits.SCHEMA_ID_BYTES_MAX + limits.KEY_ESCAPED_BYTES_MAX + 4
-_HEADER_BYTES_MAX: Final = _FIXED.size + 255 * _RECENT_BYTES + _NAMES_BYTES_MAX + 2 + MAC_BYTES
+_HEADER_BYTES_MAX: Final = _FIXED.size + 255 * RECENT_WRITE_BYTES + _NAMES_BYTES_MAX + 2 + MAC_BYTES
+
+assert RECENT_WRITE_BYTES == 8 + limits.WRITE_ID_BYTES
 
 
 class Parsed(msgspec.Struct, frozen=True, gc=False):
@@ -189,7 +190,7 @@ def _parse(data: bytes, *, header_only: bool) -> Parsed:
     if flags & ~_TOMBSTONE_FLAG:
         raise corrupt()
     offset = _FIXED.size
-    end = offset + _RECENT_BYTES * recent_count
+    end = offset + RECENT_WRITE_BYTES * recent_count
     recent = RecentWrites(bytes(data[offset:end]))
     offset = end
     schema_id, offset = _text(data, offset)

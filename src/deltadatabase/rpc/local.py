@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from deltadatabase import limits
-from deltadatabase.deadlines import Deadlines, Limit
+from deltadatabase.deadlines import Deadlines
 from deltadatabase.errors import DeltaError
 from deltadatabase.model import Command, Result
 from deltadatabase.rpc import link
@@ -25,19 +25,19 @@ class LocalLink:
         self.lost = asyncio.Event()
         self._handler = handler
         self._deadlines = Deadlines()
-        self._pending: set[Limit] = set()
+        self._in_flight = 0
         self._pending_bytes = 0
 
     @property
     def in_flight(self) -> int:
-        return len(self._pending)
+        return self._in_flight
 
     @property
     def queued(self) -> int:
         return 0
 
     def cached(self, command: Command) -> Result | None:
-        if self.lost.is_set() or len(self._pending) >= limits.STREAM_IN_FLIGHT_MAX:
+        if self.lost.is_set() or self._in_flight >= limits.STREAM_IN_FLIGHT_MAX:
             return None
         return self._fast(command)
 
@@ -48,7 +48,7 @@ class LocalLink:
             raise link.timed_out(command.op, sent=False)
         size = len(command.document)
         if (
-            len(self._pending) >= limits.STREAM_IN_FLIGHT_MAX
+            self._in_flight >= limits.STREAM_IN_FLIGHT_MAX
             or self._pending_bytes + size > limits.STREAM_IN_FLIGHT_BYTES_MAX
         ):
             raise link.overloaded()
@@ -65,7 +65,7 @@ class LocalLink:
 
     async def _execute(self, command: Command, size: int) -> Result:
         deadline = self._deadlines.within(command.timeout_ms / 1000)
-        self._pending.add(deadline)
+        self._in_flight += 1
         self._pending_bytes += size
         try:
             with deadline:
@@ -79,7 +79,7 @@ class LocalLink:
                 raise link.link_lost() from None
             raise link.timed_out(command.op, sent=True) from None
         finally:
-            self._pending.discard(deadline)
+            self._in_flight -= 1
             self._pending_bytes -= size
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Self
 
 import grpc
@@ -18,6 +19,7 @@ import msgspec
 
 from deltadatabase import limits
 from deltadatabase.clock import Random
+from deltadatabase.deadlines import Deadlines
 from deltadatabase.errors import TooLarge, Unauthenticated
 from deltadatabase.model import Command, Op, Result
 from deltadatabase.rpc import channels, columns, convert, handshake, link
@@ -32,15 +34,10 @@ _log = logging.getLogger(__name__)
 _METHOD: Final = f"/{channels.PROC_WORKER_SERVICE}/Exchange"
 
 
-SWEEP_INTERVAL_S: Final = 0.025
-"""How much later than asked for a call may fail because its time ran out."""
-
-
 class _Pending(msgspec.Struct, frozen=True):
     """A call that waits for its answer."""
 
     answer: asyncio.Future[Reply | Result]
-    deadline_s: float
     op: Op
 
 
@@ -65,7 +62,7 @@ class WorkerStream:
         self._loop = asyncio.get_running_loop()
         self._outbox: Outbox[bytes | ReadRow] = Outbox(message_bytes_max, on_batch)
         self._pending: dict[int, _Pending] = {}
-        self._sweeping = False
+        self._deadlines = Deadlines()
         self._pending_bytes = 0
         self._cancelled: list[int] = []
         self._last_id = 0
@@ -147,18 +144,15 @@ class WorkerStream:
         ):
             raise link.overloaded()
         answer: asyncio.Future[Reply | Result] = self._loop.create_future()
-        self._pending[request_id] = _Pending(
-            answer, self._loop.time() + command.timeout_ms / 1000, command.op
-        )
+        self._pending[request_id] = _Pending(answer, command.op)
         self._pending_bytes += size
         self._outbox.put(request_id, item, size)
-        if not self._sweeping:
-            self._sweeping = True
-            self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
+        limit = self._deadlines.add(command.timeout_ms / 1000, partial(self._run_out, request_id))
         try:
             reply = await answer
             return reply if isinstance(reply, Result) else convert.decode_reply(reply, command.op)
         finally:
+            self._deadlines.remove(limit)
             self._pending_bytes -= size
             # Still there: the caller was cancelled.
             if self._pending.pop(request_id, None) is not None:
@@ -170,17 +164,13 @@ class WorkerStream:
             self._running.cancel()
         await asyncio.wait([self._running])
 
-    def _sweep(self) -> None:
-        """Fail the calls whose time has run out; a timer for each would cost more than all the rest here."""
-        now_s = self._loop.time()
-        for request_id in [number for number, one in self._pending.items() if one.deadline_s <= now_s]:
-            one = self._pending.pop(request_id)
+    def _run_out(self, request_id: int) -> None:
+        """Fail a call whose time has run out, if it is still waiting."""
+        one = self._pending.pop(request_id, None)
+        if one is not None:
             sent = self._withdraw(request_id)
             if not one.answer.done():
                 one.answer.set_exception(link.timed_out(one.op, sent=sent))
-        self._sweeping = bool(self._pending)
-        if self._sweeping:
-            self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
     def _withdraw(self, request_id: int) -> bool:
         """Forget a request; one that may have been sent is cancelled at the worker, and True."""

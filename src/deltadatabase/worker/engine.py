@@ -104,16 +104,7 @@ class Plan:
         One write of it is not enough: a client may have sent that again, and another put may have
         brought it. It has to be there in the plan's version, with all that was merged with it.
         """
-        made = self.header
-        if header is None or made is None:
-            return False
-        if (
-            header.write_id == made.write_id
-            and header.version == made.version
-            and header.recent == made.recent
-        ):
-            return True  # The plan's own header names all of its writes.
-        return all(
+        return header is not None and all(
             applied_version(header, outcome.header.write_id) == outcome.header.version
             for outcome in self.outcomes
             if isinstance(outcome, Write)
