@@ -164,15 +164,6 @@ def bucket_listing(server: S3Server, bucket: str) -> dict[str, str]:
     return {entry["Key"]: f"{entry['ETag']} {entry['LastModified']}" for entry in entries}
 
 
-def directory_listing(root: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file below ``root`` with its time and bytes."""
-    return {
-        str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes())
-        for path in root.rglob("*")
-        if path.is_file()
-    }
-
-
 @contextlib.contextmanager
 def load(url: str, threads: int = 4, *, headers: Mapping[str, str] | None = None) -> Iterator[Counter[int]]:
     """Write and read all the time; gives the counts of the answers' statuses, 0 where there was none."""

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 import boto3
 import httpx
+from support.listing import directory_listing
 from support.programs import Program, Programs, free_port, programs, wait_until_ready
 from support.weed import S3Server, running_weed
 
@@ -100,12 +101,11 @@ class Directory:
 
     def listing(self) -> dict[str, bytes]:
         """Every file with its bytes; the main worker's own folder is not part of the store."""
-        names = [
-            str(path.relative_to(self.root))
-            for path in self.root.rglob("*")
-            if path.is_file() and "_state" not in path.parts
-        ]
-        return {name: (self.root / name).read_bytes() for name in sample(names)}
+        return {
+            name: data
+            for name, (_, data) in directory_listing(self.root).items()
+            if "_state" not in Path(name).parts
+        }
 
 
 def sample(names: list[str]) -> Iterator[str]:

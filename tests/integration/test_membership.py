@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+from support.listing import directory_listing
 from support.programs import Program, Programs, wait_for
 from support.weed import SECRET_KEY
 
@@ -25,7 +26,6 @@ from integration.cluster import (
     MASTER_KEY,
     Cluster,
     bucket_listing,
-    directory_listing,
     discreet_programs,
     get,
     not_ready,

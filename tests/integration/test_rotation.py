@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.listing import directory_listing
 from support.programs import Programs, wait_for
 from support.weed import S3Server
 
@@ -23,7 +24,6 @@ from integration.cluster import (
     MARKER,
     MASTER_KEY,
     Cluster,
-    directory_listing,
     discreet_programs,
     get,
     load,

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.listing import directory_listing
 from support.programs import Program, Programs, free_port, wait_for, wait_until_ready
 from support.scrubbing import Scrubbed
 from support.weed import S3Server
@@ -30,7 +31,6 @@ from integration.cluster import (
     MARKER,
     MASTER_KEY,
     bucket_listing,
-    directory_listing,
     discreet_programs,
     get,
     put,
