@@ -60,6 +60,15 @@ async def test_the_chunks_are_put_together(chunks: list[bytes]) -> None:
     assert await subject.drop(), "nothing is left over"
 
 
+@pytest.mark.parametrize("chunks", [[b"abcd"], [b"ab", b"", b"cd"]])
+async def test_a_body_of_a_declared_length_is_complete_without_being_told_so(chunks: list[bytes]) -> None:
+    sender = Sender(chunks, then="silence")
+    subject = body(sender.receive, 4)
+    assert await asyncio.wait_for(subject.read(4), 1) == b"abcd"
+    assert await subject.drop()
+    assert sender.asked == len(chunks)
+
+
 @pytest.mark.parametrize("chunks", [[b"abcde"], [b"abc", b"de"], [b"abcde", b"f"]])
 async def test_more_than_the_limit_is_refused_and_dropped(chunks: list[bytes]) -> None:
     subject = body(Sender(chunks).receive)
