@@ -160,8 +160,8 @@ def test_the_recording_notes_what_the_system_is_asked(
         real = getattr(module, name)
 
         def noting(*arguments: object, **named: object) -> object:
-            # A read changes nothing and is not recorded; it alone opens without waiting.
-            if call != "open" or not arguments[1] & os.O_NONBLOCK:  # type: ignore[operator]
+            # A read and a pin change nothing and are not recorded; they alone open like this.
+            if call != "open" or not arguments[1] & (os.O_NONBLOCK | os.O_PATH):  # type: ignore[operator]
                 seen.append(call)
             return real(*arguments, **named)
 

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from deltadatabase import limits
 from deltadatabase.storage.base import too_large
+from deltadatabase.storage.late_close import LateClose
 
 
 class Disk(Protocol):
@@ -120,6 +121,7 @@ class OsDisk:
 
     def __init__(self, object_bytes_max: int = limits.OBJECT_BYTES_MAX) -> None:
         self._object_bytes_max = object_bytes_max
+        self._replaced = LateClose()
 
     def open_new(self, path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -164,7 +166,12 @@ class OsDisk:
         path.mkdir(mode=0o700, exist_ok=True)
 
     def rename(self, source: Path, target: Path) -> None:
-        source.rename(target)
+        replaced = self._replaced.pin(target)
+        try:
+            source.rename(target)
+        finally:
+            if replaced is not None:
+                self._replaced.close(replaced)
 
     def unlink(self, path: Path) -> None:
         path.unlink()
