@@ -8,7 +8,11 @@ import os
 import platform
 import re
 import shutil
+import statistics
 import subprocess
+import tempfile
+import time
+import timeit
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +24,9 @@ from bench.peers import version_of
 from bench.programs import ROOT
 from bench.setup import Tools
 
+CALLS = 200
+FILES = 100
+
 Data = dict[str, Any]
 
 
@@ -28,7 +35,8 @@ def environment(tools: Tools, folder: Path) -> Data:
     return {
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "commit": commit(),
-        "machine": machine() | {"disk": disk(folder)},
+        "machine": machine()
+        | {"disk": disk(folder), "calls_us": thousand_calls_us(), "file_us": new_file_us(folder)},
         "libraries": libraries(),
         "tools": versions(tools),
     }
@@ -60,8 +68,9 @@ def markdown(data: Mapping[str, Any], pictures: Mapping[str, str] | None = None)
         (
             f"{machine['cpu']}, {machine['cpus_used']} of {machine['cpus']} processors for everything, the "
             f"load generator included; {machine['memory_gib']:.0f} GiB; {machine['disk']}; Linux "
-            f"{machine['kernel']}; Python {machine['python']}; load average {before:.1f} before and "
-            f"{after:.1f} after; {data['took_s'] / 60:.0f} minutes."
+            f"{machine['kernel']}; Python {machine['python']}; a thousand calls "
+            f"take {machine['calls_us']:.0f} µs, a new file {machine['file_us']:.0f}; load average "
+            f"{before:.1f} before and {after:.1f} after; {data['took_s'] / 60:.0f} minutes."
         ),
         "",
         "Settings: "
@@ -182,6 +191,36 @@ def machine() -> Data:
         "kernel": platform.release(),
         "python": platform.python_version(),
     }
+
+
+class _Counts:
+    def __init__(self) -> None:
+        self._last: dict[int, list[str]] = {}
+
+    def note(self, number: int) -> None:
+        self._last[number % 7] = [str(number)]
+
+
+def thousand_calls_us() -> float:
+    """What a thousand calls of a small method cost: tells how the interpreter was built."""
+
+    def calls() -> None:
+        counts = _Counts()
+        for number in range(1000):
+            counts.note(number)
+
+    return min(timeit.repeat(calls, number=CALLS, repeat=5)) / CALLS * 1e6
+
+
+def new_file_us(folder: Path) -> float:
+    """What making a file costs: tells what state the file system is in there."""
+    costs = []
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        for number in range(FILES):
+            began_s = time.perf_counter()
+            os.close(os.open(Path(place) / str(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            costs.append(time.perf_counter() - began_s)
+    return statistics.median(costs) * 1e6
 
 
 def disk(folder: Path) -> str:
