@@ -37,15 +37,15 @@ def answering(document_bytes: int) -> ASGIApp:
     return app
 
 
-async def main(port: int, document_bytes: int) -> None:
-    """Serve until SIGTERM."""
+async def serve(app: ASGIApp, port: int) -> None:
+    """Serve an application on loopback until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    server = RestServer(answering(document_bytes), "127.0.0.1", port)
+    server = RestServer(app, "127.0.0.1", port)
     await server.start()
     await stop.wait()
     await server.stop(5.0)
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), int(sys.argv[2])))
+    uvloop.run(serve(answering(int(sys.argv[2])), int(sys.argv[1])))

@@ -89,12 +89,14 @@ def _durable(parts: Mapping[str, Any]) -> Iterator[Goal]:
 
 
 def _objects(parts: Mapping[str, Any]) -> Iterator[Goal]:
-    raw, plain, meta = "obstore alone", "deltadb serve", "deltadb serve, meta files"
+    raw, gateway = "obstore alone", "bare gateway"
+    plain, meta = "deltadb serve", "deltadb serve, meta files"
     stores = _stores(parts, "s3") or ["S3"]
     for store in stores:
         new = _rows(parts, "s3", "PUT new", store)
         yield _least(f"PUT new on {store} of obstore alone", 0.70, new, plain, raw)
         yield _least(f"PUT new on {store} with meta files of obstore alone", 0.50, new, meta, raw)
+        yield _least(f"PUT new on {store} of the bare gateway", 0.90, new, plain, gateway)
         again = _rows(parts, "s3", "PUT overwrite", store).get(plain)
         asked = sum(again["store_requests"].values()) if again else 0.0
         yield (
@@ -102,9 +104,9 @@ def _objects(parts: Mapping[str, Any]) -> Iterator[Goal]:
             f"{asked:.3f}" if again else "",
             asked <= 1.01 if again else None,
         )
-        yield _least(
-            f"GET miss on {store} of obstore alone", 0.70, _rows(parts, "s3", "GET miss", store), plain, raw
-        )
+        missed = _rows(parts, "s3", "GET miss", store)
+        yield _least(f"GET miss on {store} of obstore alone", 0.70, missed, plain, raw)
+        yield _least(f"GET miss on {store} of the bare gateway", 0.90, missed, plain, gateway)
         yield _least(
             f"PUT hot key on {store} of obstore alone, one after the other",
             5.0,
@@ -116,9 +118,10 @@ def _objects(parts: Mapping[str, Any]) -> Iterator[Goal]:
         new = _rows(parts, "far", "PUT new", store)
         yield _least(f"PUT new on {store} of obstore alone", 0.90, new, plain, raw)
         yield _least(f"PUT new on {store} with meta files of obstore alone", 0.50, new, meta, raw)
-        yield _least(
-            f"GET miss on {store} of obstore alone", 0.90, _rows(parts, "far", "GET miss", store), plain, raw
-        )
+        yield _least(f"PUT new on {store} of the bare gateway", 0.90, new, plain, gateway)
+        missed = _rows(parts, "far", "GET miss", store)
+        yield _least(f"GET miss on {store} of obstore alone", 0.90, missed, plain, raw)
+        yield _least(f"GET miss on {store} of the bare gateway", 0.90, missed, plain, gateway)
 
 
 def _many(parts: Mapping[str, Any]) -> Goal:

@@ -8,12 +8,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from bench.load import Request
 from bench.programs import Server as Server
 from bench.programs import free_port as free_port
 from bench.programs import running, wait_for
+from bench.stores import S3
 
 
 @contextlib.contextmanager
@@ -35,6 +37,16 @@ def relay(folder: Path, document_bytes: int) -> Iterator[tuple[Server, Server]]:
         near = [*command, str(port), str(echo_port), size]
         with running("bare relay", folder, near, port, ready="/") as server:
             yield server, echo
+
+
+@contextlib.contextmanager
+def gateway(folder: Path, document_bytes: int, store: S3) -> Iterator[Server]:
+    """The baseline of a store behind HTTP: the same application with one obstore call for each answer."""
+    port = free_port()
+    settings = json.dumps(asdict(store) | {"servers": ()})
+    command = [sys.executable, "-m", "bench.gateway", str(port), str(document_bytes), settings]
+    with running("bare gateway", folder, command, port, ready="/") as server:
+        yield server
 
 
 @contextlib.contextmanager

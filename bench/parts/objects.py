@@ -14,6 +14,7 @@ from bench.rounds import Row, Workload
 from bench.session import SMALLEST_CACHE, Session
 
 RAW: Final = "obstore alone"
+GATEWAY: Final = "bare gateway"
 PLAIN: Final = "deltadb serve"
 META: Final = "deltadb serve, meta files"
 
@@ -71,6 +72,9 @@ def _on(session: Session, store: stores.S3, *, overwrites: bool) -> list[Row]:
             workloads.fill(server)
             return server
 
+        gateway = stack.enter_context(
+            servers.gateway(session.place("gateway"), workloads.DOCUMENT_BYTES, store)
+        )
         plain = database("plain", "-meta-sidecar=false")
         meta = database("meta")
         cacheless = database("cacheless", "-meta-sidecar=false", SMALLEST_CACHE)
@@ -93,9 +97,11 @@ def _on(session: Session, store: stores.S3, *, overwrites: bool) -> list[Row]:
 
         todo = [
             theirs("PUT new", "put"),
+            mine("PUT new", gateway, new, GATEWAY),
             mine("PUT new", plain, new),
             mine("PUT new", meta, new, META),
             theirs("GET miss", "get"),
+            mine("GET miss", gateway, workloads.reads(), GATEWAY),
             mine("GET miss", cacheless, workloads.reads()),
         ]
         if overwrites:
