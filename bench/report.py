@@ -55,7 +55,18 @@ def joined(earlier: Data, later: Data, order: Iterable[str]) -> Data:
         "damaged": sum(part.get("damaged", 0) for part in parts.values()),
         "took_s": earlier["took_s"] + later["took_s"],
         "load_average": (earlier["load_average"][0], later["load_average"][1]),
+        "settings": {
+            name: _both(earlier["settings"].get(name), value) for name, value in later["settings"].items()
+        },
     }
+
+
+def _both(earlier: object, later: object) -> object:
+    """A setting of two runs; all its values as text, where they differ."""
+    if earlier in (None, later) or isinstance(later, dict):
+        return later
+    values = str(earlier).split(" and ")
+    return " and ".join(dict.fromkeys([*values, str(later)]))
 
 
 def markdown(data: Mapping[str, Any], pictures: Mapping[str, str] | None = None) -> str:

@@ -74,10 +74,12 @@ def test_smoke(tmp_path):
         assert asked[what, "memory"][kind] == pytest.approx(1.0, abs=0.3), what
         assert asked[what, "memory"].get(other, 0.0) == pytest.approx(0.0, abs=0.3), what
     assert not list(work.iterdir())  # The temporary folder is gone.
-    added = bench(*QUICK, "-parts=starts", f"-folder={work}", f"-onto={report}")
+    added = bench(*QUICK, "-parts=starts", "-seconds=0.4", f"-folder={work}", f"-onto={report}")
     assert added.returncode == 0, added.stderr
     both = json.loads((report / "result.json").read_text())
     assert list(both["parts"]) == ["get", "put", "kinds", "timing", "starts"]
+    assert both["settings"]["seconds"] == f"{data['settings']['seconds']} and 0.4"
+    assert both["settings"]["rounds"] == data["settings"]["rounds"]
     result = str(report / "result.json")
     compared = program("bench.compare", result, result)
     assert compared.returncode == 0, compared.stderr
