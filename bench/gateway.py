@@ -6,7 +6,6 @@ condition but that a new name is new. ``python -m bench.gateway PORT BYTES SETTI
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import sys
@@ -16,18 +15,17 @@ import obstore
 import uvloop
 
 from bench.bare import serve
-from bench.load import fresh_start
+from bench.raw import filled
 from bench.stores import S3
 from bench.workloads import DOCUMENTS, document, key
 from deltadatabase.gateway.asgi import ASGIApp, Receive, Scope, Send
 
 FOLDER = "gateway/"
-FILLING = 32
 
 
-def application(store: Any, first: int) -> ASGIApp:
+def application(store: Any) -> ASGIApp:
     """PUT puts the body under a new name; GET gets the object that the query names."""
-    numbers = itertools.count(first)
+    numbers = itertools.count()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "PUT":
@@ -49,22 +47,11 @@ def application(store: Any, first: int) -> ASGIApp:
     return app
 
 
-async def fill(store: Any, size: int) -> None:
-    """Put the documents that are read."""
-    numbers = iter(range(DOCUMENTS))
-
-    async def some() -> None:
-        for number in numbers:
-            await obstore.put_async(store, FOLDER + key(number), document(number, size), use_multipart=False)
-
-    await asyncio.gather(*(some() for _ in range(FILLING)))
-
-
 async def main(port: int, size: int, settings: dict[str, Any]) -> None:
     """Serve until SIGTERM."""
     store = S3(**settings).store()
-    await fill(store, size)
-    await serve(application(store, fresh_start()), port)
+    await filled(store, [FOLDER + key(number) for number in range(DOCUMENTS)], document(0, size))
+    await serve(application(store), port)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -26,6 +26,7 @@ from bench.programs import ROOT, Server
 from bench.stores import S3
 from bench.workloads import DOCUMENTS, document
 
+FILLING = 32
 KINDS = ("put", "overwrite", "get", "sequential")
 
 
@@ -73,7 +74,7 @@ class _Worker:
     async def work(self, kind: str, size: int, tasks: int, seconds: float, first: int) -> Load:
         content = document(0, size)
         if kind in ("overwrite", "get", "sequential") and len(self._etags) < DOCUMENTS:
-            await self._fill(content)
+            self._etags = await filled(self._store, [f"raw/{number}" for number in range(DOCUMENTS)], content)
         numbers = itertools.count(first)
         names = itertools.cycle(range(DOCUMENTS))
 
@@ -100,16 +101,19 @@ class _Worker:
         }
         return await _measured(calls[kind], 1 if kind == "sequential" else tasks, seconds)
 
-    async def _fill(self, content: bytes) -> None:
-        numbers = iter(range(DOCUMENTS))
 
-        async def fill() -> None:
-            for number in numbers:
-                name = f"raw/{number}"
-                done = await obstore.put_async(self._store, name, content, use_multipart=False)
-                self._etags[name] = done["e_tag"] or ""
+async def filled(store: Any, names: Sequence[str], content: bytes) -> dict[str, str]:
+    """Put the same object under each name; their ETags."""
+    etags: dict[str, str] = {}
+    left = iter(names)
 
-        await asyncio.gather(*(fill() for _ in range(32)))
+    async def fill() -> None:
+        for name in left:
+            done = await obstore.put_async(store, name, content, use_multipart=False)
+            etags[name] = done["e_tag"] or ""
+
+    await asyncio.gather(*(fill() for _ in range(FILLING)))
+    return etags
 
 
 async def _measured(call: Callable[[], Awaitable[None]], tasks: int, seconds: float) -> Load:

@@ -18,8 +18,7 @@ from bench.stats import ratios, spread
 
 SETTLE_S: Final = 1.0
 SETTLE_STEP_S: Final = 0.1
-FILLED_S: Final = 5.0
-FILLED_QUIET_S: Final = 2.5
+FILLED_S: Final = 3.0
 """Meta files of what a database was filled with come when nothing was written for a second or two."""
 LAGS_MAX: Final = 2
 """A smoke test of parts of a second need not wait for seconds."""
@@ -75,7 +74,7 @@ def measured(
     if warm_up:
         for workload in todo:
             workload.run(warm_up)
-    _settle(servers, FILLED_S, FILLED_QUIET_S)
+    time.sleep(FILLED_S)
     for number in range(rounds):
         for turn in range(len(todo)):
             # Another one goes first in each round: none always follows the same one's leftovers.
@@ -92,18 +91,15 @@ def measured(
     return [_row(workload, seen, rates) for workload, seen in zip(todo, found, strict=True)]
 
 
-def _settle(servers: Sequence[Server], limit_s: float, quiet_s: float = SETTLE_STEP_S) -> None:
-    """Let the databases finish what follows their answers, such as meta files, but not for long.
-
-    They have when they ask nothing of their stores for ``quiet_s``.
-    """
+def _settle(servers: Sequence[Server], limit_s: float) -> None:
+    """Let the databases finish what follows their answers, such as meta files, but not for long."""
     deadline_s = time.monotonic() + limit_s
     before = None
     while (
         before != (now := [server.store_requests() for server in servers]) and time.monotonic() < deadline_s
     ):
         before = now
-        time.sleep(quiet_s)
+        time.sleep(SETTLE_STEP_S)
 
 
 def _round(workload: Workload, seconds: float) -> Round:
